@@ -1,0 +1,3 @@
+"""The person's side of specexec: commands, options, rendering."""
+
+OWNER = "specexec"

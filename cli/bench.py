@@ -1,0 +1,116 @@
+"""`specexec bench`: plain and speculative decoding of the same prompts, by turns, in one run."""
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli import options as table
+
+PROMPTS = (
+    "Once upon a time",
+    "One day, a little girl named Lucy went to the park with her mom.",
+    "Tom and his dog Max were best friends.",
+)
+
+
+@click.command(epilog="Examples: specexec bench -n 100   |   specexec bench --draft random --budget 64 --json")
+@click.option("--prompts", type=click.Path(path_type=Path), help='JSON lines of {"turns": [...]}; default three story openings.')
+@click.option("-n", "--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens an answer.")
+@click.option("-r", "--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all prompts.")
+@click.option("--json", "as_json", is_flag=True, help="Only the JSON object.")
+@table.model_options
+@table.sampling_options
+def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> int:
+    """Measure speculative against plain decoding: the ratio is what counts."""
+    from cli import render, settings
+    from cli.build import open_session, versions
+    from cli.interrupt import Interrupt
+
+    session = open_session(settings.model_options(given), Interrupt())
+    chosen = settings.answer_options({**given, "seed": given["seed"] or 0}, session.sampling)
+    texts = _read(prompts) if prompts else list(PROMPTS)
+    arms = _alternate(session, chosen, texts, repeats)
+    ratios = [p["seconds"] / s["seconds"] for p, s in zip(*arms.values(), strict=True)]
+    result = {
+        "machine": _machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,
+        **{name: _arm(runs) for name, runs in arms.items()},
+        "ratio": statistics.median(ratios), "ratio_quartiles": _quartiles(ratios), "pairs": len(ratios),
+        "same_text": all(p["ids"] == s["ids"] for p, s in zip(*arms.values(), strict=True)),
+        "share_of_floor": None, "draft": list(given["draft"]), "budget": given["budget"],
+    }
+    if not as_json:
+        render.write(_table(result))
+    render.write(json.dumps(result) + "\n")
+    return 0
+
+
+def _alternate(session: Any, chosen: Any, texts: list[str], repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """The same answers by both arms, which take turns to go first; the first answers of each are a warm-up."""
+    from dataclasses import replace
+
+    from specexec.drafters.grow import Nothing
+
+    plain = replace(session, drafter=Nothing())
+    arms: dict[str, list[dict[str, Any]]] = {"plain": [], "speculative": []}
+    sessions = {"plain": plain, "speculative": session}
+    for warm in sessions.values():
+        _answer(warm, chosen, texts[0])
+    for turn in range(repeats * len(texts)):
+        for name in sorted(sessions, reverse=bool(turn % 2)):
+            arms[name].append(_answer(sessions[name], chosen, texts[turn % len(texts)], turn // len(texts)))
+    return arms
+
+
+def _answer(session: Any, chosen: Any, text: str, number: int = 0) -> dict[str, Any]:
+    prompt = session.codec.encode_first(text)
+    session.target.cache.truncate(0)
+    made = session.begin(prompt, chosen)
+    began = time.perf_counter()
+    for _ in session.stream(made, prompt, chosen, number):
+        pass
+    return {"ids": made.answer.ids, "seconds": time.perf_counter() - began, "report": made.report}
+
+
+def _arm(runs: list[dict[str, Any]]) -> dict[str, float]:
+    passes = sum(run["report"].passes for run in runs)
+    seconds = sum(run["seconds"] for run in runs)
+    return {
+        "tokens_per_second": sum(len(run["ids"]) for run in runs) / seconds,
+        "pass_seconds": statistics.median(run["seconds"] / run["report"].passes for run in runs),
+        "tokens_per_pass": sum(run["report"].tokens for run in runs) / passes,
+        "draft_seconds": sum(run["report"].draft_seconds for run in runs),
+        "target_seconds": sum(run["report"].target_seconds for run in runs),
+    }
+
+
+def _quartiles(ratios: list[float]) -> list[float]:
+    return statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        return [json.loads(line)["turns"][0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise click.UsageError(f'{path} holds no JSON lines with {{"turns": [...]}}: {error}') from error
+
+
+def _machine() -> dict[str, Any]:
+    import platform
+
+    import psutil
+
+    ram = psutil.virtual_memory().total
+    return {"system": platform.platform(), "processor": platform.machine(), "cores": psutil.cpu_count(), "ram_bytes": ram}
+
+
+def _table(result: dict[str, Any]) -> str:
+    rows = [f"| {name} | {result[name]['tokens_per_second']:.1f} | {result[name]['pass_seconds'] * 1e3:.2f} |"
+            f" {result[name]['tokens_per_pass']:.2f} |" for name in ("plain", "speculative")]
+    low, high = result["ratio_quartiles"]
+    head = ["| arm | tokens/s | ms a pass | tokens/pass |", "|---|---|---|---|"]
+    ratio = f"ratio {result['ratio']:.2f} (quartiles {low:.2f} to {high:.2f}, {result['pairs']} pairs)"
+    return "\n".join([*head, *rows, ratio, ""])

@@ -1,0 +1,116 @@
+"""`specexec chat`: a plain loop over one conversation."""
+
+import sys
+from typing import Any
+
+import click
+
+from cli import options as table
+
+HELP = "/regen answers again, /undo takes the last question back, /clear starts over, Ctrl-D or /exit leaves"
+LEAVE = ("/exit", "/quit", "/bye")
+ROOM = 256  # tokens kept free for an answer when old turns have to go
+
+
+@click.command(epilog="Examples: specexec chat   |   specexec chat -m ./my-model --system 'Answer briefly.'")
+@table.model_options
+@table.sampling_options
+@table.answer_options
+def chat(**given: Any) -> int:
+    """Talk with a model, turn by turn."""
+    from cli import render, settings
+    from cli.build import open_session
+    from cli.interrupt import Interrupt
+    from specexec.conversation import Conversation
+
+    session = open_session(settings.model_options(given), Interrupt())
+    chosen = settings.answer_options(given, session.sampling)
+    talk = Talk(session, Conversation(session.codec, settings.system_prompt(given["system"])), chosen, given)
+    if not session.codec.has_template:
+        render.note("no chat template: each turn continues one text", given["quiet"])
+    render.note(f"context {session.context:,}. {HELP}", given["quiet"])
+    while (line := read_line()) is not None:
+        if line in LEAVE:
+            break
+        talk.turn(line)
+    return 0
+
+
+def read_line() -> str | None:
+    """A line without its end; None at the end of input. The prompt is shown on terminals alone."""
+    while True:
+        try:
+            if sys.stdin.isatty():
+                return input(">>> ")
+            line = sys.stdin.readline()
+            return line.removesuffix("\n") if line else None
+        except EOFError:
+            return None
+        except UnicodeDecodeError as error:
+            raise click.UsageError(f"standard input is not UTF-8 text (byte {error.start:,}).") from error
+        except KeyboardInterrupt:
+            click.secho("\nCtrl-D or /exit leaves", err=True, dim=True)
+
+
+class Talk:
+    """A conversation, the session that answers, and the commands that change it."""
+
+    def __init__(self, session: Any, conversation: Any, options: Any, given: dict[str, Any]) -> None:
+        self.session, self.conversation, self.options, self.given = session, conversation, options, given
+        self.commands = {"/regen": self.regenerate, "/retry": self.regenerate, "/undo": self.undo,
+                         "/clear": conversation.clear, "/new": conversation.clear, "/help": self.help, "/?": self.help}
+
+    def turn(self, line: str) -> None:
+        """A command, or a question and its answer; a question that cannot be is taken back and the chat goes on."""
+        from cli.main import explain
+        from specexec.errors import WrongUsage
+
+        try:
+            if line in self.commands:
+                self.commands[line]()
+            elif line.strip():
+                self.ask(line)
+        except WrongUsage as error:
+            explain(error)
+
+    def ask(self, question: str) -> None:
+        self.conversation.ask(question)
+        try:
+            self.make_room()
+        except Exception:
+            self.conversation.undo()
+            raise
+        self.answer()
+
+    def make_room(self) -> None:
+        from cli import render
+        from specexec.conversation import check_fits
+
+        context = self.session.context
+        for dropped in self.conversation.make_room(context, min(ROOM, context // 4)):
+            render.note(f'the context is full: the turn "{dropped[:40]}" is dropped')
+        check_fits(len(self.conversation.ids), context)
+
+    def answer(self) -> None:
+        from cli import render
+
+        prompt = self.conversation.ids
+        made = self.session.begin(prompt, self.options)
+        for text in self.session.stream(made, prompt, self.options, self.conversation.begin_answer()):
+            render.write(text)
+        render.write("" if made.answer.text.endswith("\n") else "\n")
+        self.conversation.answered(made.answer.text, made.answer.ids)
+        if render.wants_stats(self.given["stats"], self.given["quiet"]):
+            render.note(render.stats(made, self.options))
+
+    def regenerate(self) -> None:
+        if self.conversation.exchanges:
+            self.conversation.withdraw()
+            self.answer()
+
+    def undo(self) -> None:
+        if self.conversation.exchanges:
+            self.conversation.undo()
+
+    def help(self) -> None:
+        click.secho(HELP, err=True, dim=True)

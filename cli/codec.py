@@ -1,0 +1,81 @@
+"""A model folder's tokenizer, exactly as published: tokenizer.json, and the chat template beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerFast
+
+from offload.errors import DamagedFiles
+from specexec.conversation import Messages
+from specexec.errors import WrongUsage
+
+NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+class Codec:
+    """Implements TextCodec and ChatCodec."""
+
+    def __init__(self, folder: Path, raw: bool = False) -> None:
+        settings = _json(folder / "tokenizer_config.json")
+        file = folder / "tokenizer.json"
+        if not file.exists():
+            raise DamagedFiles(f"{folder} has no tokenizer.json.", hint="a folder with tokenizer.json in it")
+        try:
+            self._tokenizer = PreTrainedTokenizerFast(
+                tokenizer_file=str(file), clean_up_tokenization_spaces=False,
+                **{name: _text(settings[name]) for name in NAMES if settings.get(name)})
+        except Exception as error:  # the tokenizers library raises bare Exceptions
+            raise DamagedFiles(f"{file} cannot be read: {error}", hint="fetch the model again") from error
+        self._template = None if raw else _template(folder, settings)
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """{token string: id}."""
+        return self._tokenizer.get_vocab()  # type: ignore[no-any-return]
+
+    @property
+    def has_template(self) -> bool:
+        return self._template is not None
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)  # type: ignore[no-any-return]
+
+    def encode_first(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)  # type: ignore[no-any-return]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[no-any-return]
+
+    def render(self, messages: Messages) -> str | None:
+        if self._template is None:
+            return None
+        try:
+            return self._tokenizer.apply_chat_template(  # type: ignore[no-any-return]
+                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=True)
+        except (TemplateError, TypeError, ValueError) as error:
+            refusal = f"the model's chat template refuses this conversation: {error}"
+            raise WrongUsage(refusal, hint="--raw uses no template") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise DamagedFiles(f"{path} cannot be read: {error}", hint="fetch the model again") from error
+
+
+def _text(token: Any) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    found = settings.get("chat_template")
+    if isinstance(found, list):
+        found = next((entry["template"] for entry in found if entry.get("name") == "default"), None)
+    return found

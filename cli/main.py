@@ -1,0 +1,109 @@
+"""The command line: its commands, and the one place where what went wrong becomes two lines and an exit code."""
+
+import contextlib
+import difflib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from cli.bench import bench
+from cli.chat import chat
+from cli.options import FOREIGN
+from cli.run import run
+
+FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")},
+    epilog='Examples: specexec run "Once upon a time"   |   specexec chat')
+@click.option("--version", is_flag=True, help="Versions of specexec, torch and the device.")
+@click.pass_context
+def main_group(context: click.Context, version: bool) -> None:
+    """Run language models larger than memory, offline."""
+    if version:
+        from importlib.metadata import version as installed
+
+        from cli.build import versions
+
+        click.echo(f"specexec {installed('specexec')}, " + ", ".join(f"{k} {v}" for k, v in versions().items()))
+    elif context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (run, chat, bench):
+    main_group.add_command(command)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command; returns the exit code of DESIGN 7."""
+    try:
+        return _run(list(arguments))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
+        return READER_GONE
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _two_lines(*_usage(error, arguments), WRONG_USAGE)
+    except Exception as error:
+        return explain(error)
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and " " in arguments[0].strip() and not arguments[0].startswith("-"):
+        arguments.insert(0, "run")
+    code = main_group.main(arguments, prog_name="specexec", standalone_mode=False)
+    sys.stdout.flush()
+    return int(code or 0)
+
+
+def explain(error: Exception) -> int:
+    """Says what happened and what to type next; returns the exit code."""
+    if os.environ.get("SPECEXEC_DEBUG"):
+        traceback.print_exception(error)
+    hint, code = getattr(error, "hint", None), getattr(error, "exit_code", FAILED)
+    if hint is not None:
+        return _two_lines(str(error), hint, code)
+    if isinstance(error, MemoryError):
+        return _two_lines("memory is used up.", "a smaller --ctx-size, --budget or model", 3)
+    what = f"something unexpected: {type(error).__name__}: {error}".split("\n")[0]
+    return _two_lines(what, f"specexec again; the report is in {_report(error)}", code)
+
+
+def _report(error: Exception) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="specexec-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    return file.name
+
+
+def _two_lines(what: str, hint: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"Error: {what}\nTry: {hint}", err=True)
+    return code
+
+
+def _usage(error: click.ClickException, arguments: Sequence[str]) -> tuple[str, str]:
+    """(what, hint) of a click error; the nearest option or command is named, and other tools' options are explained."""
+    context = getattr(error, "ctx", None)
+    place = context.command_path if context else "specexec"
+    foreign = next((argument for argument in arguments if argument in FOREIGN), None)
+    if foreign:
+        return f"there is no option {foreign}.", FOREIGN[foreign]
+    if isinstance(error, click.NoSuchOption):
+        near = _nearest(error.option_name, [name for p in context.command.params for name in p.opts] if context else [])
+        return f"there is no option {error.option_name}.", near or f"{place} --help"
+    if isinstance(error, click.UsageError) and arguments and error.message.startswith("No such command"):
+        near = _nearest(arguments[0], list(main_group.commands), "specexec ")
+        return f'there is no command "{arguments[0]}".', near or "specexec --help"
+    return error.format_message().replace("\n", " "), f"{place} --help"
+
+
+def _nearest(name: str, known: Sequence[str], before: str = "") -> str | None:
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return before + found[0] if found else None

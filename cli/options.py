@@ -1,0 +1,89 @@
+"""The options that several commands share: names, aliases, ranges, environment variables. One table of each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FOREIGN = {  # other tools' options, and what does their work here
+    "--n-gpu-layers": "specexec places layers itself; --device cpu keeps them off the GPU",
+    "-ngl": "specexec places layers itself; --device cpu keeps them off the GPU",
+    "--gpu-layers": "specexec places layers itself; --device cpu keeps them off the GPU",
+    "--threads": "specexec uses every core; OMP_NUM_THREADS=N sets another number",
+    "-t": "specexec uses every core; OMP_NUM_THREADS=N sets another number",
+}
+
+
+def _option(*names: str, **settings: Any) -> Decorator:
+    """A click option whose environment variable is SPECEXEC_ and its first long name."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = "SPECEXEC_" + long.removeprefix("--").replace("-", "_").upper()
+    return click.option(*names, envvar=variable, **settings)
+
+
+def _all(*options: Decorator) -> Decorator:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+class Budget(click.ParamType[int]):
+    """A number of nodes, or auto."""
+
+    name = "auto|N"
+    AUTO = 64  # until the budget is found from measured costs
+    LARGEST = 1024
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "auto":
+            return self.AUTO
+        try:
+            nodes = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor a number.", param, ctx)
+        if not 0 <= nodes <= self.LARGEST:
+            self.fail(f"{nodes} is not in the range 0<=x<={self.LARGEST}.", param, ctx)
+        return nodes
+
+
+model_options = _all(
+    _option("-m", "--model", "--target", default="bundled", show_default=True, metavar="NAME",
+            help="Model folder, or bundled."),
+    _option("--draft", "--draft-model", "-md", multiple=True, default=("auto",), show_default=True, metavar="NAME",
+            help="auto, none, lookup, bundled, random, or a model folder; repeatable."),
+    _option("--budget", "--draft-max", "--num-draft-tokens", type=Budget(), default="auto", show_default=True,
+            help="Nodes of the draft tree that one pass of the model checks."),
+    _option("--ctx-size", "--ctx", "--num-ctx", "--context-length", type=click.IntRange(min=2),
+            help="Positions; default the model's own."),
+    _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
+    _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
+)
+
+sampling_options = _all(
+    _option("--temperature", "--temp", type=click.FloatRange(min=0, max=100), help="0 is greedy."),
+    _option("--top-k", type=click.IntRange(min=0), help="Keep the k likeliest tokens; 0 keeps all."),
+    _option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True),
+            help="Keep the likeliest that together reach p; 1 keeps all."),
+    _option("--min-p", type=click.FloatRange(min=0, max=1),
+            help="Keep tokens at least p times as likely as the best; 0 keeps all."),
+    _option("--repeat-penalty", "--repetition-penalty", type=click.FloatRange(min=0, min_open=True),
+            help="Above 1 repeats less."),
+    _option("--presence-penalty", type=float, help="Taken off once from tokens the answer holds."),
+    _option("--frequency-penalty", type=float, help="Taken off for each time the answer holds a token."),
+    _option("--seed", type=click.IntRange(min=0, max=2**64 - 1), help="Repeats an answer; random if not given."),
+)
+
+answer_options = _all(
+    _option("-n", "--max-tokens", "--n-predict", "--predict", type=click.IntRange(min=1),
+            help="Length; default until it ends."),
+    _option("--stop", multiple=True, metavar="TEXT", help="Ends the answer before this text; repeatable."),
+    _option("-s", "--system", "--system-prompt", metavar="TEXT", help="System prompt; @FILE reads a file."),
+    _option("--raw", is_flag=True, help="Use no chat template."),
+    _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
+    _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+)

@@ -1,0 +1,66 @@
+"""Answers on stdout, all else on stderr."""
+
+import resource
+import sys
+from typing import Any
+
+import click
+
+from cli.session import AnswerOptions, Generation
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """A line for the person, dim where colour is understood."""
+    if not quiet:
+        click.secho(text, err=True, dim=True)
+
+
+def write(text: str) -> None:
+    """Text of the answer, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def wants_stats(given: bool | None, quiet: bool) -> bool:
+    return given if given is not None else sys.stderr.isatty() and sys.stdout.isatty() and not quiet
+
+
+def stats(made: Generation, options: AnswerOptions) -> str:
+    """One line: what the answer cost, and the seed that repeats it."""
+    report, tokens = made.report, len(made.answer.ids)
+    rate = f"{tokens / made.seconds:.1f} tokens/s" if made.seconds else "no time"
+    accepted = f"{report.tokens_per_pass:.1f} tokens/pass" if report.tokens_per_pass else "no pass"
+    return f"{tokens} tokens, {rate}, {accepted}, {report.first_seconds:.1f} s to first, seed {options.seed}"
+
+
+def as_json(made: Generation, prompt_tokens: int, options: AnswerOptions) -> dict[str, Any]:
+    """The object that run --json prints."""
+    report, answer = made.report, made.answer
+    after = made.seconds - report.first_seconds
+    return {
+        "text": answer.text,
+        "token_ids": answer.ids,
+        "tokens": len(answer.ids),
+        "prompt_tokens": prompt_tokens,
+        "target_passes": report.passes,
+        "tokens_per_pass": report.tokens_per_pass,
+        "predicted_tokens_per_pass": report.predicted_tokens_per_pass,
+        "seconds": made.seconds,
+        "prefill_seconds": report.first_seconds,
+        "draft_seconds": report.draft_seconds,
+        "target_seconds": report.target_seconds,
+        "tokens_per_second": len(answer.ids) / after if after > 0 else None,
+        "drafted": report.drafted,
+        "budget": report.budget,
+        "seed": options.seed,
+        "temperature": options.sampling.temperature,
+        "stop_reason": answer.stop_reason,
+        "first_close_call": report.first_close_call,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "streamed_bytes": 0,
+    }
+
+
+def peak_rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,50 @@
+"""From a command's options to what the parts understand."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from cli.build import ModelOptions
+from cli.session import AnswerOptions
+from specexec.sampling import Sampling
+
+SAMPLING = tuple(field.name for field in fields(Sampling))
+
+
+def model_options(given: Mapping[str, Any]) -> ModelOptions:
+    return ModelOptions(given["model"], tuple(given["draft"]), given["device"], given["dtype"], given["ctx_size"],
+                        given.get("raw", False))
+
+
+def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOptions:
+    """The model's own sampling, with what the person set instead; a random seed where none is given."""
+    chosen = {name: given[name] for name in SAMPLING if given.get(name) is not None}
+    seed = given["seed"] if given["seed"] is not None else secrets.randbits(32)
+    stops = tuple(given.get("stop", ()))
+    if "" in stops:
+        raise click.BadParameter("an empty text would end every answer.", param_hint="--stop")
+    return AnswerOptions(replace(defaults, **chosen), seed, given["budget"], given.get("max_tokens"), stops)
+
+
+def was_given(name: str) -> bool:
+    """Whether the person set this option of the running command, in whatever way."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def system_prompt(given: str | None) -> str | None:
+    """The text itself, or that of the file that @FILE names."""
+    return read_text(Path(given[1:])) if given and given.startswith("@") else given
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{path} is not UTF-8 text (byte {error.start:,}).") from error
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,138 @@
+"""A Hugging Face folder as it was published: config.json and safetensors, one file or several."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+LAYERS = "model.layers."
+
+
+class Folder:
+    """Reads what a model folder says and holds; raises NotHere, Refused or DamagedFiles, each naming the file."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise NotHere(f"there is no folder {path}.", hint="-m bundled, or the path of a folder with config.json in it")
+        if not any(path.iterdir()):
+            raise DamagedFiles(f"the folder {path} is empty.", hint="a folder with config.json and model.safetensors in it")
+        self.path = path
+        self.config = self._json("config.json")
+        self.generation = self._json("generation_config.json") if (path / "generation_config.json").exists() else {}
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DamagedFiles(f"{self.path} has no {name}.", hint="a folder with config.json and model.safetensors") from error
+        except (OSError, ValueError) as error:
+            raise DamagedFiles(f"{self.path / name} cannot be read: {error}", hint="fetch the model again") from error
+        if not isinstance(found, dict):
+            raise DamagedFiles(f"{self.path / name} holds no JSON object.", hint="fetch the model again")
+        return found
+
+    def shards(self) -> list[Path]:
+        """The safetensors files that hold the weights."""
+        names = [SINGLE]
+        if not (self.path / SINGLE).exists():
+            self._refuse_others()
+            names = sorted(set(self._json(INDEX).get("weight_map", {}).values()))
+        paths = [self.path / name for name in names]
+        for path in paths:
+            if path.parent != self.path or not path.is_file():
+                raise DamagedFiles(f"{path} is named in {INDEX} and is not here.", hint="fetch the model again")
+        return paths
+
+    def _refuse_others(self) -> None:
+        if (self.path / INDEX).exists():
+            return
+        pickled = next((p for pattern in PICKLES for p in self.path.glob(pattern)), None)
+        if pickled:
+            raise Refused(f"{pickled} is a pickle, which can run any code when it is read; it is never opened.",
+                          hint="a copy of the model in safetensors")
+        raise DamagedFiles(f"{self.path} has no safetensors file.", hint="a folder with model.safetensors in it")
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor by its published name, as stored."""
+        for path in self.shards():
+            try:
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118  (no mapping)
+                        yield name, file.get_tensor(name)
+            except (SafetensorError, OSError) as error:
+                raise DamagedFiles(f"{path} is broken: {error}", hint="fetch the model again") from error
+
+
+class ResidentWeights:
+    """A folder's tensors, all in memory: implements the engine's WeightSource.
+
+    tied: the head is the embedding. Raises DamagedFiles where a layer or the head is missing.
+    """
+
+    def __init__(self, folder: Folder, layers: int, tied: bool, device: torch.device, dtype: torch.dtype) -> None:
+        self.folder = folder
+        self._layers: list[dict[str, torch.Tensor]] = [{} for _ in range(layers)]
+        self._resident: dict[str, torch.Tensor] = {}
+        for name, tensor in folder.tensors():
+            self._keep(name, tensor.to(device, dtype))
+        if tied:
+            self._resident.pop("lm_head.weight", None)
+        self._check({"model.embed_tokens.weight", "model.norm.weight"} | (set() if tied else {"lm_head.weight"}))
+
+    def _check(self, wanted: set[str]) -> None:
+        inner = set().union(*self._layers)
+        missing = sorted(wanted - self._resident.keys())
+        missing += [f"{LAYERS}{i}.{name}" for i, layer in enumerate(self._layers) for name in sorted(inner - layer.keys())]
+        if missing or not inner:
+            lacking = missing[0] if missing else f"{LAYERS}0"
+            raise DamagedFiles(f"{self.folder.path} lacks {lacking}.", hint="fetch the model again")
+
+    def _keep(self, name: str, tensor: torch.Tensor) -> None:
+        if name.startswith(LAYERS):
+            index, _, inner = name.removeprefix(LAYERS).partition(".")
+            if index.isdecimal() and int(index) < len(self._layers):
+                self._layers[int(index)][inner] = tensor
+        elif not name.endswith("inv_freq"):
+            self._resident[name] = tensor
+
+    def resident(self) -> Mapping[str, torch.Tensor]:
+        return self._resident
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[Mapping[str, torch.Tensor]]:
+        yield self._layers[index]
+
+    @property
+    def nbytes(self) -> int:
+        groups = [self._resident, *self._layers]
+        return sum(tensor.nbytes for group in groups for tensor in group.values())
+
+
+def stored(folder: Folder) -> tuple[int, torch.dtype]:
+    """(parameters, dtype of most of them), from the headers alone."""
+    counts: dict[torch.dtype, int] = {}
+    for path in folder.shards():
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  (no mapping)
+                    piece = file.get_slice(name)
+                    size = torch.Size(piece.get_shape()).numel()
+                    dtype = DTYPES.get(piece.get_dtype(), torch.uint8)
+                    counts[dtype] = counts.get(dtype, 0) + size
+        except (SafetensorError, OSError) as error:
+            raise DamagedFiles(f"{path} is broken: {error}", hint="fetch the model again") from error
+    dtype = max(counts, key=lambda kind: counts[kind], default=torch.uint8)
+    if not dtype.is_floating_point:
+        raise OffloadError(f"{folder.path} holds no floating-point weights.", hint="a model in fp32, bf16 or fp16")
+    return sum(counts.values()), dtype
+
+
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

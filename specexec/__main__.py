@@ -1,0 +1,24 @@
+"""The entry point of the `specexec` command."""
+
+import os
+import sys
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported: threads must not spin
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import cli
+
+    if getattr(cli, "OWNER", None) != "specexec":
+        print(f"Error: another package called cli hides specexec's: {cli.__file__}", file=sys.stderr)
+        print("Try: pipx install specexec, which keeps its packages to itself", file=sys.stderr)
+        return 1
+    from cli.main import main as run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""One answer as it grows: which tokens are kept, where it ends, and what of its text may be shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+REPLACEMENT = "\ufffd"
+TAIL = 6  # prompt ids that the first token's text may depend on
+
+
+class TextCodec(Protocol):
+    """A tokenizer, as far as an answer needs one."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` alone; no special token is added."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`; special tokens have none."""
+
+
+@dataclass(frozen=True)
+class Endings:
+    """What ends an answer. room: tokens until the context is full; max_tokens: None for no limit."""
+
+    eos: frozenset[int]
+    room: int
+    stops: tuple[str, ...] = ()
+    max_tokens: int | None = None
+
+
+class Answer:
+    """Tokens and text of an answer. Nothing at or after its end is kept or shown.
+
+    stop_reason: eos, stop, max_tokens or context once it has ended, else None.
+    """
+
+    def __init__(self, codec: TextCodec, prompt: Sequence[int], endings: Endings) -> None:
+        self.codec, self.endings = codec, endings
+        self.ids: list[int] = []
+        self.text = ""
+        self.stop_reason: str | None = None
+        self._window = list(prompt[-TAIL:])  # ids whose text together is known; the last ones' may wait for more
+        self._known = len(codec.decode(self._window))
+        self._whole = [(0, 0)]  # (tokens, characters) wherever no character is incomplete
+        self._shown = 0
+        self._check_length()
+
+    def take(self, tokens: Sequence[int]) -> str:
+        """Adds accepted tokens up to the end; returns the text that can now be shown."""
+        for token in tokens:
+            if self.stop_reason is None:
+                self._add(token)
+        return self._release()
+
+    def close(self, reason: str) -> str:
+        """Ends it from outside; returns what was held back."""
+        self.stop_reason = self.stop_reason or reason
+        return self._release()
+
+    def _add(self, token: int) -> None:
+        if token in self.endings.eos:
+            self.stop_reason = "eos"
+            return
+        self.ids.append(token)
+        self._window.append(token)
+        text = self.codec.decode(self._window)
+        if not text.endswith(REPLACEMENT):
+            self._grow(text)
+        if self.stop_reason is None:
+            self._check_length()
+
+    def _grow(self, text: str) -> None:
+        searched = len(self.text)
+        self.text += text[self._known :]
+        self._window = self._window[-TAIL:]
+        self._known = len(self.codec.decode(self._window))
+        self._whole.append((len(self.ids), len(self.text)))
+        longest = max(map(len, self.endings.stops), default=0)
+        found = [at for stop in self.endings.stops if (at := self.text.find(stop, max(0, searched - longest))) >= 0]
+        if found:
+            self._cut(min(found))
+
+    def _cut(self, at: int) -> None:
+        """Ends the text at a character; the last kept ids spell out what is left of a token cut in two."""
+        tokens, characters = max(place for place in self._whole if place[1] <= at)
+        self.ids = self.ids[:tokens] + self.codec.encode(self.text[characters:at])
+        self.text, self.stop_reason = self.text[:at], "stop"
+
+    def _check_length(self) -> None:
+        if len(self.ids) >= self.endings.room:
+            self.stop_reason = "context"
+        if self.endings.max_tokens is not None and len(self.ids) >= self.endings.max_tokens:
+            self.stop_reason = "max_tokens"
+
+    def _release(self) -> str:
+        if self.stop_reason not in (None, "stop"):
+            self._flush()
+        end = len(self.text) - (self._held() if self.stop_reason is None else 0)
+        fresh, self._shown = self.text[self._shown : end], max(self._shown, end)
+        return fresh
+
+    def _flush(self) -> None:
+        """An answer that ends within a character shows what its bytes decode to."""
+        text = self.codec.decode(self._window)[self._known :]
+        self.text, self._known = self.text + text, self._known + len(text)
+
+    def _held(self) -> int:
+        """Characters at the end that a stop string may begin with."""
+        fits = (n for stop in self.endings.stops for n in range(1, len(stop)) if self.text.endswith(stop[:n]))
+        return max(fits, default=0)

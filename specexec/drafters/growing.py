@@ -1,0 +1,106 @@
+"""A tree while it grows: every node seen that may still be among the best, and which of them to look below next."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from specexec.drafters.setting import Setting
+from specexec.tree import ROOT
+
+
+@dataclass(frozen=True)
+class Proposal:
+    parent: int  # node of the growing tree
+    token: int
+    score: float  # log of the belief in this edge, <= 0
+    source: str
+
+
+class Growing:
+    """Nodes in the order they were seen. Scores fall along a path, so the best nodes always form a tree."""
+
+    def __init__(self, root: int, budget: int, deepest: int) -> None:
+        self.budget, self.deepest = budget, deepest
+        self.tokens, self.parents, self.source = [root], [ROOT], ["root"]
+        self.score, self.edge, self.depth = [0.0], [0.0], [0]
+        self._best: list[float] = []  # the `budget` best scores, smallest first
+        self._waiting = [(0.0, 0)]  # (-score, node) not looked below yet
+
+    @property
+    def floor(self) -> float:
+        """A score that a new node must beat."""
+        return self._best[0] if len(self._best) == self.budget else -float("inf")
+
+    def best_waiting(self, count: int) -> list[int]:
+        """Takes the best nodes nobody has looked below, at most `count`, of those still among the best."""
+        taken: list[int] = []
+        while self._waiting and len(taken) < count and -self._waiting[0][0] >= self.floor:
+            node = heapq.heappop(self._waiting)[1]
+            if self.depth[node] < self.deepest:
+                taken.append(node)
+        return taken
+
+    def offer(self, proposals: Iterable[Proposal]) -> None:
+        """Keeps the proposals that are among the best; of equal siblings the higher score."""
+        unique: dict[tuple[int, int], Proposal] = {}
+        for found in proposals:
+            key = found.parent, found.token
+            if key not in unique or found.score > unique[key].score:
+                unique[key] = found
+        for found in unique.values():
+            self._add(found)
+
+    def _add(self, found: Proposal) -> None:
+        score = self.score[found.parent] + min(found.score, 0.0)
+        if score <= self.floor:
+            return
+        heapq.heappush(self._best, score)
+        if len(self._best) > self.budget:
+            heapq.heappop(self._best)
+        heapq.heappush(self._waiting, (-score, len(self.tokens)))
+        self.tokens.append(found.token)
+        self.parents.append(found.parent)
+        self.source.append(found.source)
+        self.score.append(score)
+        self.edge.append(min(found.score, 0.0))
+        self.depth.append(self.depth[found.parent] + 1)
+
+    def chosen(self) -> list[int]:
+        """Node 0 and the `budget` best others, in the order they were seen."""
+        ranked = sorted(range(1, len(self.tokens)), key=lambda node: (-self.score[node], node))
+        return [0, *sorted(ranked[: self.budget])]
+
+    def path(self, node: int) -> list[int]:
+        """The tokens below the root down to `node`'s."""
+        tokens: list[int] = []
+        while node:
+            tokens.append(self.tokens[node])
+            node = self.parents[node]
+        return tokens[::-1]
+
+
+class Expander(Protocol):
+    """A source of guesses: says what may come below a node."""
+
+    def begin(self, setting: Setting) -> None:
+        """A new tree starts."""
+
+    def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
+        """Proposals below `nodes`, in one go."""
+
+    def learn(self, lessons: "list[Lesson]") -> None:
+        """The target's picks at the nodes of the tree that grew."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the target did at a node of the tree that grew last."""
+
+    node: int  # of the growing tree
+    previous: int | None  # the token before the node's
+    token: int
+    pick: int
+    weight: float  # belief that the walk comes here
+    top_ids: list[int]
+    top_log_p: list[float]

@@ -1,0 +1,117 @@
+"""Guesses without a model: what followed the same words before, in this conversation or in the target's own mind.
+
+Chains follow earlier occurrences of the text's end; Recycled remembers the target's favourites after every token it has
+evaluated, accepted or not.   Token Recycling, Luo et al. 2024
+"""
+
+from collections import OrderedDict
+
+import numpy as np
+
+from specexec.drafters.automaton import START, SuffixAutomaton
+from specexec.drafters.belief import Belief, Candidates
+from specexec.drafters.growing import Growing, Lesson, Proposal
+from specexec.drafters.setting import Setting
+from specexec.online import Vector
+
+BRANCHES = 4  # continuations taken from one state
+LONGEST = 16  # a longer match is counted as this long
+SUCCESSORS = 8
+REMEMBERED = 1 << 16  # pairs of tokens
+
+
+class Chains:
+    """Implements Expander: continuations of the longest suffix that occurred before."""
+
+    source = "chain"
+
+    def __init__(self) -> None:
+        self.automaton = SuffixAutomaton()
+        self._tries: dict[tuple[int, int], list[float]] = {}  # {(match, branches): [hits, tries]}
+        self._at: dict[int, tuple[int, int]] = {}  # {growing node: (state, length of the match)}
+        self._offered: dict[int, tuple[tuple[int, int], list[int]]] = {}
+
+    def begin(self, setting: Setting) -> None:
+        self.setting = setting
+        self.automaton.follow(setting.context)
+        state = self.automaton.repeated
+        self._at, self._offered = {0: (state, self.automaton.length[state])}, {}
+
+    def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
+        return [made for node in nodes for made in self._below(tree, node)]
+
+    def learn(self, lessons: list[Lesson]) -> None:
+        for at in lessons:
+            if at.node in self._offered:
+                key, tokens = self._offered[at.node]
+                counts = self._tries.setdefault(key, [1.0, 2.0])
+                counts[0] += at.weight * (at.pick in tokens)
+                counts[1] += at.weight
+
+    def _below(self, tree: Growing, node: int) -> list[Proposal]:
+        state, match = self._reach(tree, node)
+        if state == START:
+            return []
+        tokens = list(self.automaton.next[state])[:BRANCHES]
+        key = min(match, LONGEST), len(tokens)
+        hits, tries = self._tries.get(key, (1.0, 2.0))
+        self._offered[node] = key, tokens
+        log_p = np.full(len(tokens), np.log(hits / tries / max(1, len(tokens))))
+        scores = _knowing(log_p, self.setting.noise_of(tree.depth[node], np.array(tokens, dtype=np.int64)))
+        return [Proposal(node, token, float(s), self.source) for token, s in zip(tokens, scores, strict=True)]
+
+    def _reach(self, tree: Growing, node: int) -> tuple[int, int]:
+        if node not in self._at:
+            state, match = self._reach(tree, tree.parents[node])
+            below = self.automaton.next[state].get(tree.tokens[node], START) if state != START else START
+            self._at[node] = below, match + 1
+        return self._at[node]
+
+
+def _knowing(log_p: Vector, noise: Vector) -> Vector:
+    """log P(a token of probability p wins | its noise g) = -(1 - p) / p * exp(-g): all others together are one Gumbel race."""
+    if not noise.any():
+        return log_p
+    return -(np.exp(-log_p) - 1) * np.exp(-noise)
+
+
+class Recycled:
+    """Implements Expander: the target's top tokens after the same two tokens, else after the same one."""
+
+    source = "recycled"
+
+    def __init__(self) -> None:
+        self.belief = Belief()
+        self._after: OrderedDict[tuple[int, ...], tuple[list[int], list[float]]] = OrderedDict()
+        self._candidates: dict[int, Candidates] = {}
+
+    def begin(self, setting: Setting) -> None:
+        self.setting, self._candidates = setting, {}
+
+    def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
+        return [made for node in nodes for made in self._below(tree, node)]
+
+    def learn(self, lessons: list[Lesson]) -> None:
+        self.belief.learn([(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates])
+        for at in sorted(lessons, key=lambda lesson: lesson.weight):  # the likeliest context has the last word
+            found = at.top_ids[:SUCCESSORS], at.top_log_p[:SUCCESSORS]
+            self._remember((at.token,), found)
+            if at.previous is not None:
+                self._remember((at.previous, at.token), found)
+
+    def _remember(self, key: tuple[int, ...], found: tuple[list[int], list[float]]) -> None:
+        self._after[key] = found
+        self._after.move_to_end(key)
+        if len(self._after) > REMEMBERED:
+            self._after.popitem(last=False)
+
+    def _below(self, tree: Growing, node: int) -> list[Proposal]:
+        before = tree.tokens[tree.parents[node]] if node else next(iter(self.setting.context[-2:-1]), -1)
+        found = self._after.get((before, tree.tokens[node])) or self._after.get((tree.tokens[node],))
+        if found is None:
+            return []
+        ids = np.array(found[0], dtype=np.int64)
+        candidates = Candidates(ids, np.array(found[1]), self.setting.noise_of(tree.depth[node], ids))
+        self._candidates[node] = candidates
+        scores = self.belief.scores(candidates)
+        return [Proposal(node, int(token), float(s), self.source) for token, s in zip(ids, scores, strict=True)]

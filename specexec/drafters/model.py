@@ -1,0 +1,86 @@
+"""Guesses of a small model: one forward looks below many nodes at once."""
+
+import numpy as np
+import torch
+
+from specexec.drafters.belief import Belief, Candidates
+from specexec.drafters.growing import Growing, Lesson, Proposal
+from specexec.drafters.setting import Setting
+from specexec.online import Vector
+from specexec.roles import Engine
+from specexec.sampling import cut, scale
+from specexec.top import top
+from specexec.tree import ROOT, DraftTree
+from specexec.vocabulary import Vocabulary
+
+SOURCE = "draft"
+WIDTH = 32  # children looked at below a node
+
+
+class ModelExpander:
+    """Implements Expander with an engine whose cache follows the target's context."""
+
+    def __init__(self, engine: Engine, vocabulary: Vocabulary) -> None:
+        self.engine, self.vocabulary, self.belief = engine, vocabulary, Belief()
+        self._rows: dict[int, int] = {}  # {growing node: row of the engine's tree}
+        self._candidates: dict[int, Candidates] = {}
+
+    def begin(self, setting: Setting) -> None:
+        self.setting = setting
+        self._rows, self._candidates = {}, {}
+        self.engine.sync([self.vocabulary.to_draft(token) for token in setting.context[:-1]])
+
+    def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
+        fitting = [node for node in nodes if self._fits(tree, node)]
+        if not fitting:
+            return []
+        first = len(self._rows)
+        self._rows.update({node: first + i for i, node in enumerate(fitting)})
+        proposals: list[Proposal] = []
+        self.engine.forward(self._drafted(tree), lambda row, logits: proposals.extend(
+            self._read(tree, fitting[row - first : row - first + len(logits)], logits)), first)
+        return proposals
+
+    def learn(self, lessons: list[Lesson]) -> None:
+        seen = [(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates]
+        self.belief.learn(seen)
+
+    def _fits(self, tree: Growing, node: int) -> bool:
+        position = self.setting.position_below(tree.depth[node]) - 1
+        limits = self.engine.limits
+        known = node == 0 or tree.parents[node] in self._rows
+        return known and position < limits.context and len(self._rows) < limits.tree
+
+    def _drafted(self, tree: Growing) -> DraftTree:
+        nodes = list(self._rows)
+        parents = [ROOT if node == 0 else self._rows[tree.parents[node]] for node in nodes]
+        tokens = [self.vocabulary.to_draft(tree.tokens[node]) for node in nodes]
+        return DraftTree(tuple(tokens), tuple(parents), (0.0,) * len(nodes), (SOURCE,) * len(nodes))
+
+    def _read(self, tree: Growing, nodes: list[int], logits: torch.Tensor) -> list[Proposal]:
+        setting = self.setting
+        paths = [tree.path(node) for node in nodes] if setting.sampling.penalises else [[]] * len(nodes)
+        x = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
+        log_q, noise = x.log_softmax(-1), self._noise(tree, nodes, x)
+        z = self.belief.a * log_q + self.belief.b * noise
+        filtered = cut(x, setting.sampling)
+        if filtered is not None:
+            z = z.masked_fill(x < filtered.threshold, -torch.inf)
+        values, ids = top(z, WIDTH)
+        found = (values, ids, log_q.gather(1, ids), noise.expand_as(z).gather(1, ids))
+        columns = [column.cpu().double().numpy() for column in found]
+        return [made for row, node in enumerate(nodes) for made in self._propose(tree, node, *(c[row] for c in columns))]
+
+    def _noise(self, tree: Growing, nodes: list[int], x: torch.Tensor) -> torch.Tensor:
+        noise = self.setting.noise
+        if noise.silent:
+            return x.new_zeros(len(nodes), 1)
+        return torch.stack([noise.at(self.setting.position_below(tree.depth[node])) for node in nodes])
+
+    def _propose(self, tree: Growing, node: int, z: Vector, ids: Vector, log_q: Vector, noise: Vector) -> list[Proposal]:
+        kept = np.isfinite(z)
+        candidates = Candidates(ids[kept].astype(np.int64), log_q[kept], noise[kept])
+        self._candidates[node] = candidates
+        scores = self.belief.scores(candidates)
+        likely = np.flatnonzero(scores + tree.score[node] > tree.floor)
+        return [Proposal(node, int(candidates.ids[i]), float(scores[i]), SOURCE) for i in likely]

@@ -1,0 +1,32 @@
+"""What a tree is grown for: the context, the sampling, the noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from specexec.drafters.belief import Ids
+from specexec.noise import Noise
+from specexec.online import Vector
+from specexec.sampling import Penalties, Sampling
+
+
+@dataclass(frozen=True)
+class Setting:
+    """context: token ids, the last one pending."""
+
+    context: Sequence[int]
+    sampling: Sampling
+    noise: Noise
+    penalties: Penalties
+    budget: int
+
+    def position_below(self, depth: int) -> int:
+        """Where in the context a child of a node at `depth` stands."""
+        return len(self.context) + depth
+
+    def noise_of(self, depth: int, ids: Ids) -> Vector:
+        """g[k] of children with `ids` below a node at `depth`; zeros where greedy."""
+        if self.noise.silent:
+            return np.zeros(len(ids))
+        return self.noise.at(self.position_below(depth)).cpu().numpy()[ids].astype(np.float64)

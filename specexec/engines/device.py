@@ -1,0 +1,25 @@
+"""The one place that knows which devices and dtypes there are."""
+
+import torch
+
+from specexec.errors import WrongUsage
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALL = 500_000_000  # parameters; below this fp32 costs little and rounds least
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; auto takes cuda, then mps, then cpu. Raises WrongUsage where it is not here."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in here.items() if found))
+    if not here.get(name.partition(":")[0], False):
+        raise WrongUsage(f"this machine has no {name} device.", hint="--device auto")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, parameters: int, stored: torch.dtype) -> torch.dtype:
+    """The dtype called `name`; auto computes small models in fp32, others as they are stored."""
+    if name != "auto":
+        return DTYPES[name]
+    return torch.float32 if parameters < SMALL else stored

@@ -1,0 +1,26 @@
+"""Fixtures every test shares. Threads must wait passively, and that is read when torch is first imported."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("specexec", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("specexec")
+
+SHARED = Path(os.environ.get("SPECEXEC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared test data; tests that need it are skipped without it, except in CI, where they fail."""
+    if not SHARED.is_dir():
+        missing = f"the shared test data is not at {SHARED}; set SPECEXEC_TEST_DATA"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return SHARED
