@@ -18,7 +18,7 @@ PROMPTS = (
 
 
 @click.command(epilog="Examples: specexec bench -n 100   |   specexec bench --draft random --budget 64 --json")
-@click.option("--prompts", type=click.Path(path_type=Path), help='JSON lines of {"turns": [...]}; default three story openings.')
+@click.option("--prompts", type=click.Path(path_type=Path), help='JSON lines of {"turns": [...]}; default: three openings.')
 @click.option("-n", "--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens an answer.")
 @click.option("-r", "--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all prompts.")
 @click.option("--json", "as_json", is_flag=True, help="Only the JSON object.")

@@ -13,6 +13,7 @@ import click
 from cli.bench import bench
 from cli.chat import chat
 from cli.options import FOREIGN
+from cli.reader import ReaderGone
 from cli.run import run
 
 FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command; returns the exit code of DESIGN 7."""
     try:
         return _run(list(arguments))
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's last flush complains
         return READER_GONE
     except (KeyboardInterrupt, click.Abort):

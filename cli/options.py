@@ -1,5 +1,6 @@
 """The options that several commands share: names, aliases, ranges, environment variables. One table of each."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ def _option(*names: str, **settings: Any) -> Decorator:
     """A click option whose environment variable is SPECEXEC_ and its first long name."""
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = "SPECEXEC_" + long.removeprefix("--").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, **settings)
+    return click.option(*names, envvar=variable, show_envvar=True, **settings)
 
 
 def _all(*options: Decorator) -> Decorator:
@@ -30,6 +31,16 @@ def _all(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: nan passes every comparison that click makes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
 
 
 class Budget(click.ParamType[int]):
@@ -65,16 +76,16 @@ model_options = _all(
 )
 
 sampling_options = _all(
-    _option("--temperature", "--temp", type=click.FloatRange(min=0, max=100), help="0 is greedy."),
+    _option("--temperature", "--temp", type=Number(min=0, max=100), help="0 is greedy."),
     _option("--top-k", type=click.IntRange(min=0), help="Keep the k likeliest tokens; 0 keeps all."),
-    _option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True),
+    _option("--top-p", type=Number(min=0, max=1, min_open=True),
             help="Keep the likeliest that together reach p; 1 keeps all."),
-    _option("--min-p", type=click.FloatRange(min=0, max=1),
+    _option("--min-p", type=Number(min=0, max=1),
             help="Keep tokens at least p times as likely as the best; 0 keeps all."),
-    _option("--repeat-penalty", "--repetition-penalty", type=click.FloatRange(min=0, min_open=True),
+    _option("--repeat-penalty", "--repetition-penalty", type=Number(min=0, min_open=True),
             help="Above 1 repeats less."),
-    _option("--presence-penalty", type=float, help="Taken off once from tokens the answer holds."),
-    _option("--frequency-penalty", type=float, help="Taken off for each time the answer holds a token."),
+    _option("--presence-penalty", type=Number(), help="Taken off once from tokens the answer holds."),
+    _option("--frequency-penalty", type=Number(), help="Taken off for each time the answer holds a token."),
     _option("--seed", type=click.IntRange(min=0, max=2**64 - 1), help="Repeats an answer; random if not given."),
 )
 

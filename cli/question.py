@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from cli.settings import read_text
-
 
 def read_question(argument: str | None, option: str | None, files: Sequence[Path]) -> str:
     """Piped text first, then files, each under its name, then what was typed; raises UsageError where nothing is asked."""
@@ -39,3 +37,11 @@ def _piped(wanted: bool) -> str:
         return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"standard input is not UTF-8 text (byte {error.start:,}).") from error
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{path} is not UTF-8 text (byte {error.start:,}).") from error
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cli.reader import ReaderGone
 from cli.session import AnswerOptions, Generation
 
 
@@ -16,9 +17,12 @@ def note(text: str, quiet: bool = False) -> None:
 
 
 def write(text: str) -> None:
-    """Text of the answer, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Text of the answer, at once. Raises ReaderGone, since click takes a BrokenPipeError for a failure."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 def wants_stats(given: bool | None, quiet: bool) -> bool:

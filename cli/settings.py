@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from cli.build import ModelOptions
+from cli.question import read_text
 from cli.session import AnswerOptions
 from specexec.sampling import Sampling
 
@@ -39,12 +40,3 @@ def was_given(name: str) -> bool:
 def system_prompt(given: str | None) -> str | None:
     """The text itself, or that of the file that @FILE names."""
     return read_text(Path(given[1:])) if given and given.startswith("@") else given
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{path} is not UTF-8 text (byte {error.start:,}).") from error
-    except OSError as error:
-        raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,5 @@
+"""Who reads our output."""
+
+
+class ReaderGone(Exception):
+    """Nobody reads standard output any more."""
