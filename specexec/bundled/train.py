@@ -66,7 +66,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
         clean_up_tokenization_spaces=False, model_max_length=shapes.CONTEXT,
     ).save_pretrained(folder)
-    defaults = {"bos_token_id": corpus.BOS, "eos_token_id": corpus.EOS, "do_sample": True, "temperature": 0.7}
+    defaults = {"bos_token_id": corpus.BOS, "eos_token_id": corpus.EOS, "do_sample": True, "temperature": 0.7, "top_p": 0.95}
     (folder / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
     model.float()
 

@@ -1,0 +1,107 @@
+"""Conversations: spans of ids that are never tokenised again, with and without a chat template."""
+
+from collections.abc import Sequence
+
+import jinja2
+import pytest
+
+from specexec.conversation import Conversation, Messages, check_fits
+from specexec.errors import WrongUsage
+
+CHATML = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+          "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+STRIPPING = CHATML.replace("m.content", "m.content|trim")
+FORGETFUL = CHATML.replace("{{ m.content }}", "{{ m.content if loop.last or m.role != 'assistant' else 'THOUGHT' }}")
+
+
+class Characters:
+    """A codec whose ids are code points; 0 opens a context."""
+
+    def __init__(self, template: str | None = None) -> None:
+        self.template = template
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+    def encode_first(self, text: str) -> list[int]:
+        return [0, *self.encode(text)]
+
+    def render(self, messages: Messages) -> str | None:
+        if self.template is None:
+            return None
+        return jinja2.Template(self.template).render(messages=messages, add_generation_prompt=True)
+
+
+def text(ids: Sequence[int]) -> str:
+    return "".join(map(chr, ids))
+
+
+def talk(template: str | None, answers: Sequence[str], system: str | None = None) -> Conversation:
+    made = Conversation(Characters(template), system)
+    for i, answer in enumerate(answers):
+        made.ask(f"q{i}")
+        made.answered(answer, made.codec.encode(answer))
+    return made
+
+
+def test_without_a_template_turns_continue_one_text() -> None:
+    made = talk(None, ["a0", "a1"])
+    assert made.ids == [0, *map(ord, "q0a0q1a1")]
+
+
+@pytest.mark.parametrize("template", [CHATML, STRIPPING])
+def test_each_turn_appends_only_what_the_template_adds(template: str) -> None:
+    made = talk(template, ["a0"], system="s")
+    before = made.ids
+    made.ask("q1")
+    assert made.ids[: len(before)] == before
+    assert text(made.ids) == "<|system|>s<|end|>\n<|user|>q0<|end|>\n<|assistant|>a0<|end|>\n<|user|>q1<|end|>\n<|assistant|>"
+
+
+def test_an_answer_the_template_strips_keeps_its_ids() -> None:
+    made = talk(STRIPPING, [" a0 "])
+    made.ask("q1")
+    assert "<|assistant|> a0 <|end|>" in text(made.ids)
+
+
+def test_a_template_that_rewrites_history_is_followed() -> None:
+    made = talk(FORGETFUL, ["a0"])
+    made.ask("q1")
+    assert text(made.ids) == "<|user|>q0<|end|>\n<|assistant|>THOUGHT<|end|>\n<|user|>q1<|end|>\n<|assistant|>"
+
+
+@pytest.mark.parametrize("template", [None, CHATML, FORGETFUL])
+def test_dropped_turns_leave_a_context_that_opens_as_one(template: str | None) -> None:
+    made = talk(template, ["a0", "a1", "a2"], system="s")
+    made.ask("q3")
+    dropped = made.make_room(len(made.ids) - 1, 0)
+    assert dropped == ["q0"]
+    fresh = Conversation(Characters(template), "s")
+    fresh.ask("q1")
+    assert made.ids[: len(fresh.ids)] == fresh.ids
+    assert "q0" not in text(made.ids)
+    assert text(made.ids).count("q3") == 1
+
+
+def test_the_last_question_is_never_dropped() -> None:
+    made = talk(None, ["a0"])
+    made.ask("a very long question")
+    assert made.make_room(5, 0) == ["q0"]
+    assert [exchange.question for exchange in made.exchanges] == ["a very long question"]
+
+
+def test_every_generation_has_its_own_number() -> None:
+    made = talk(None, ["a0"])
+    numbers = [made.begin_answer()]
+    made.withdraw()
+    numbers.append(made.begin_answer())
+    made.undo()
+    made.clear()
+    numbers.append(made.begin_answer())
+    assert numbers == [0, 1, 2]
+
+
+def test_a_prompt_must_leave_room() -> None:
+    check_fits(9, 10)
+    with pytest.raises(WrongUsage, match=r"9,214 tokens, the context is 8,192"):
+        check_fits(9214, 8192)
