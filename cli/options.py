@@ -1,7 +1,8 @@
 """The options that several commands share: names, aliases, ranges, environment variables. One table of each."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -17,11 +18,34 @@ FOREIGN = {  # other tools' options, and what does their work here
 }
 
 
+class Option(click.Option):
+    """An option with one name in help and errors, however many spellings it answers to."""
+
+    def __init__(self, names: Sequence[str], aliases: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__([*names, *aliases], **settings)
+        self.aliases = aliases
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        with self._one_name(show_envvar=False):
+            return super().get_help_record(ctx)
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        with self._one_name(show_envvar=True):
+            return super().get_error_hint(ctx)
+
+    @contextmanager
+    def _one_name(self, show_envvar: bool) -> Iterator[None]:
+        every = self.opts
+        self.opts, self.show_envvar = [name for name in every if name not in self.aliases], show_envvar
+        yield
+        self.opts = every
+
+
 def _option(*names: str, **settings: Any) -> Decorator:
     """A click option whose environment variable is SPECEXEC_ and its first long name."""
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = "SPECEXEC_" + long.removeprefix("--").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, show_envvar=True, **settings)
+    return click.option(*names, cls=Option, envvar=variable, **settings)
 
 
 def _all(*options: Decorator) -> Decorator:
@@ -63,37 +87,37 @@ class Budget(click.ParamType[int]):
 
 
 model_options = _all(
-    _option("-m", "--model", "--target", default="bundled", show_default=True, metavar="NAME",
+    _option("-m", "--model", aliases=("--target",), default="bundled", show_default=True, metavar="NAME",
             help="Model folder, or bundled."),
-    _option("--draft", "--draft-model", "-md", multiple=True, default=("auto",), show_default=True, metavar="NAME",
+    _option("--draft", aliases=("--draft-model", "-md"), multiple=True, default=("auto",), show_default=True, metavar="NAME",
             help="auto, none, lookup, bundled, random, or a model folder; repeatable."),
-    _option("--budget", "--draft-max", "--num-draft-tokens", type=Budget(), default="auto", show_default=True,
+    _option("--budget", aliases=("--draft-max", "--num-draft-tokens"), type=Budget(), default="auto", show_default=True,
             help="Nodes of the draft tree that one pass of the model checks."),
-    _option("--ctx-size", "--ctx", "--num-ctx", "--context-length", type=click.IntRange(min=2),
+    _option("--ctx-size", aliases=("--ctx", "--num-ctx", "--context-length"), type=click.IntRange(min=2),
             help="Positions; default the model's own."),
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
 )
 
 sampling_options = _all(
-    _option("--temperature", "--temp", type=Number(min=0, max=100), help="0 is greedy."),
+    _option("--temperature", aliases=("--temp",), type=Number(min=0, max=100), help="0 is greedy."),
     _option("--top-k", type=click.IntRange(min=0), help="Keep the k likeliest tokens; 0 keeps all."),
     _option("--top-p", type=Number(min=0, max=1, min_open=True),
             help="Keep the likeliest that together reach p; 1 keeps all."),
     _option("--min-p", type=Number(min=0, max=1),
             help="Keep tokens at least p times as likely as the best; 0 keeps all."),
-    _option("--repeat-penalty", "--repetition-penalty", type=Number(min=0, min_open=True),
+    _option("--repeat-penalty", aliases=("--repetition-penalty",), type=Number(min=0, min_open=True),
             help="Above 1 repeats less."),
-    _option("--presence-penalty", type=Number(), help="Taken off once from tokens the answer holds."),
-    _option("--frequency-penalty", type=Number(), help="Taken off for each time the answer holds a token."),
+    _option("--presence-penalty", type=Number(min=-100, max=100), help="Taken off once from tokens the answer holds."),
+    _option("--frequency-penalty", type=Number(min=-100, max=100), help="Taken off for each time the answer holds a token."),
     _option("--seed", type=click.IntRange(min=0, max=2**64 - 1), help="Repeats an answer; random if not given."),
 )
 
 answer_options = _all(
-    _option("-n", "--max-tokens", "--n-predict", "--predict", type=click.IntRange(min=1),
+    _option("-n", "--max-tokens", aliases=("--n-predict", "--predict"), type=click.IntRange(min=1),
             help="Length; default until it ends."),
     _option("--stop", multiple=True, metavar="TEXT", help="Ends the answer before this text; repeatable."),
-    _option("-s", "--system", "--system-prompt", metavar="TEXT", help="System prompt; @FILE reads a file."),
+    _option("-s", "--system", aliases=("--system-prompt",), metavar="TEXT", help="System prompt; @FILE reads a file."),
     _option("--raw", is_flag=True, help="Use no chat template."),
     _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
     _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cli.codec import Codec
 from cli.interrupt import Interrupt
@@ -32,7 +32,7 @@ class Generation:
     """An answer under way, and what it cost so far."""
 
     answer: Answer
-    report: Report = field(default_factory=Report)
+    report: Report
     seconds: float = 0.0
 
 
@@ -51,7 +51,7 @@ class Session:
 
     def begin(self, prompt: Sequence[int], options: AnswerOptions) -> Generation:
         endings = Endings(self.eos, self.context - len(prompt), options.stops, options.max_tokens)
-        return Generation(Answer(self.codec, prompt, endings))
+        return Generation(Answer(self.codec, prompt, endings), Report(self.target.rounding))
 
     def stream(self, made: Generation, prompt: Sequence[int], options: AnswerOptions, number: int) -> Iterator[str]:
         """Yields text as it is accepted; Ctrl-C ends the answer within one layer of a pass."""

@@ -33,7 +33,7 @@ class Folder:
             found = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DamagedFiles(f"{self.path} has no {name}.", hint="a folder with config.json and model.safetensors") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DamagedFiles(f"{self.path / name} cannot be read: {error}", hint="fetch the model again") from error
         if not isinstance(found, dict):
             raise DamagedFiles(f"{self.path / name} holds no JSON object.", hint="fetch the model again")
@@ -44,12 +44,18 @@ class Folder:
         names = [SINGLE]
         if not (self.path / SINGLE).exists():
             self._refuse_others()
-            names = sorted(set(self._json(INDEX).get("weight_map", {}).values()))
+            names = self._indexed()
         paths = [self.path / name for name in names]
         for path in paths:
             if path.parent != self.path or not path.is_file():
                 raise DamagedFiles(f"{path} is named in {INDEX} and is not here.", hint="fetch the model again")
         return paths
+
+    def _indexed(self) -> list[str]:
+        shards = self._json(INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+            raise DamagedFiles(f"{self.path / INDEX} names no weights.", hint="fetch the model again")
+        return sorted(set(shards.values()))
 
     def _refuse_others(self) -> None:
         if (self.path / INDEX).exists():
@@ -96,11 +102,13 @@ class ResidentWeights:
             raise DamagedFiles(f"{self.folder.path} lacks {lacking}.", hint="fetch the model again")
 
     def _keep(self, name: str, tensor: torch.Tensor) -> None:
+        if name.endswith("rotary_emb.inv_freq"):  # old checkpoints hold what the configuration says
+            return
         if name.startswith(LAYERS):
             index, _, inner = name.removeprefix(LAYERS).partition(".")
             if index.isdecimal() and int(index) < len(self._layers):
                 self._layers[int(index)][inner] = tensor
-        elif not name.endswith("inv_freq"):
+        else:
             self._resident[name] = tensor
 
     def resident(self) -> Mapping[str, torch.Tensor]:

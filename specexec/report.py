@@ -4,14 +4,12 @@ from dataclasses import dataclass, field
 
 from specexec.decode import Step
 
-ROUNDING = 1e-4  # fp32 logits of the same path in passes of different widths differ by less: measured, BENCHMARKS.md
-
 
 @dataclass
 class Report:
     """Adds up steps. rounding: logits closer than this may trade places."""
 
-    rounding: float = ROUNDING
+    rounding: float
     passes: int = 0
     tokens: int = 0  # produced by the passes, before the answer's end cut them
     drafted: int = 0

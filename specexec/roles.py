@@ -53,7 +53,7 @@ class Engine(Protocol):
         """Evaluates nodes first.., and the tokens missing above node 0 in the same pass.
 
         Nodes before `first` lie in the cache from an earlier call. Raises ContextFull, and Interrupted between layers; the
-        cache is then as before the call.
+        cache then holds a prefix of the synced tokens and nothing of the failed pass, and the call can be made again.
         """
 
 

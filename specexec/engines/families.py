@@ -1,14 +1,16 @@
 """Which models run: those whose attention our caches compute wholly, as the parity tests show."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 
 from specexec.errors import Damaged, Unsupported
 
 ADMITTED = ("llama", "mistral", "qwen2", "qwen3")
-MOVING_ROPE = ("dynamic", "longrope")
+FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 ATTENTION_KEYWORDS = {"dropout", "scaling", "sliding_window", "softcap", "position_ids", "use_cache", "run"}
 
 
@@ -21,13 +23,12 @@ def admit(raw: Mapping[str, Any]) -> PretrainedConfig:
     if kind not in ADMITTED:
         raise Unsupported(f'models of type "{kind}" are not supported.', hint=f"a model of type {', '.join(ADMITTED)}")
     try:
-        config = AutoConfig.for_model(**raw)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        config = AutoConfig.for_model(**copy.deepcopy(dict(raw)))  # which completes nested entries in place
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, StrictDataclassError) as error:
         raise Damaged(f"config.json does not describe a {kind} model: {error}", hint="fetch the model again") from error
     rope = str((config.rope_parameters or {}).get("rope_type", "default"))
-    if rope in MOVING_ROPE:
-        raise Unsupported(f'rope scaling "{rope}" changes earlier positions as a text grows; it is not supported.',
-                          hint="a model with rope type default, linear, llama3 or yarn")
+    if rope not in FIXED_ROPE:  # dynamic and longrope change earlier positions as a text grows
+        raise Unsupported(f'rope scaling "{rope}" is not supported.', hint=f"a model with rope type {', '.join(FIXED_ROPE)}")
     return config
 
 

@@ -9,6 +9,7 @@ from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from specexec.engines import attention
+from specexec.engines.device import ROUNDING
 from specexec.errors import ContextFull, Damaged, Interrupted
 from specexec.kv.cache import KVCache, Rows
 from specexec.roles import Limits, Reader, WeightSource
@@ -22,12 +23,22 @@ def bind(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Makes `tensors` the parameters of those names in `module`; nothing is copied."""
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
-        place = module.get_submodule(owner)
+        try:
+            place = module.get_submodule(owner)
+        except AttributeError as error:
+            raise Damaged(f'tensor "{name}" is unknown to the model.', hint="fetch the model again") from error
         expected = place._parameters.get(leaf)
         if expected is None or expected.shape != tensor.shape:
             found = "is unknown to the model" if expected is None else f"is {list(expected.shape)} in the model"
             raise Damaged(f'tensor "{name}", {list(tensor.shape)}, {found}.', hint="fetch the model again")
         place._parameters[leaf] = tensor  # type: ignore[assignment]  # a view of a buffer, no Parameter: 0.8 us
+
+
+def check_whole(module: torch.nn.Module, where: str) -> None:
+    """Raises Damaged where a parameter of `module` was never bound: it would compute with nothing, without a word."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            raise Damaged(f"the model lacks {where}{name}.", hint="fetch the model again")
 
 
 class _Run:
@@ -54,6 +65,7 @@ class TorchEngine:
     """Implements Engine.
 
     config: one that families.admit returned. stop: asked between layers; True raises Interrupted.
+    rounding: logits closer than this may trade places when the shape of the passes changes.
     passes: forwards of the whole model so far, each of which streams every weight once.
     """
 
@@ -63,10 +75,12 @@ class TorchEngine:
         context: int | None = None, largest_tree: int = LARGEST_TREE,
     ) -> None:
         self.cache, self.source, self.stop, self.device = cache, source, stop, device
+        self.rounding = ROUNDING[dtype]
         self._limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
         self.passes = 0
         self._tokens: list[int] = []
         self._held = ExitStack()
+        self._whole: set[int] = set()  # layers found to have all their tensors
         self.model = self._build(config, dtype)
 
     @property
@@ -101,7 +115,10 @@ class TorchEngine:
         kept = _common(self.cache.tokens, self._tokens)
         if kept < self.cache.length:
             self.cache.truncate(kept)
-        path = self.cache.branches.walk(self._tokens[self.cache.length :])
+        missing = self._tokens[self.cache.length :]
+        path = self.cache.branches.walk(missing)
+        if first and len(path) < len(missing):
+            raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
         self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
 
     def _survivors(self, tree: DraftTree, first: int, end: int) -> list[int]:
@@ -141,6 +158,10 @@ class TorchEngine:
         if config.tie_word_embeddings:
             model.lm_head._parameters["weight"] = model.model.embed_tokens._parameters["weight"]
         model.model.rotary_emb.to(self.device)
+        for name, part in model.model.named_children():
+            if part is not model.model.layers:
+                check_whole(part, f"model.{name}.")
+        check_whole(model.lm_head, "lm_head.")
         for index, layer in enumerate(model.model.layers):
             layer.register_forward_pre_hook(self._enter(index))
             layer.register_forward_hook(lambda *_: self._held.close())
@@ -151,6 +172,9 @@ class TorchEngine:
             if self.stop():
                 raise Interrupted
             bind(layer, self._held.enter_context(self.source.layer(index)))
+            if index not in self._whole:
+                check_whole(layer, f"model.layers.{index}.")
+                self._whole.add(index)
 
         return hook
 

@@ -73,6 +73,8 @@ class Branches:
 
     def rebased(self, path: Sequence[int], survivors: Sequence[int]) -> tuple["Branches", dict[int, int]]:
         """(the survivors' branches, {old row: new row}). Raises ValueError where path or survivors do not hang together."""
+        if not {*path, *survivors} <= set(range(len(self))) or len(set(survivors)) < len(survivors):
+            raise ValueError("path or survivors name rows that are not there, or one twice")
         if [self.parents[row] for row in path] != [ROOT, *path[:-1]][: len(path)]:
             raise ValueError(f"{list(path)} is not a path from the committed end")
         remap = {(path[-1] if path else ROOT): ROOT}
@@ -87,7 +89,7 @@ class Branches:
 class KVCache(Protocol):
     """Which tokens and which tree lie in a cache is the cache's own state: engines may share one.
 
-    After an exception a cache is as before the call. Speculative rows are never quantised, evicted or offloaded.
+    After an exception in one of its methods it is as before the call. Speculative rows are never quantised or evicted.
     """
 
     @property
@@ -122,4 +124,7 @@ class KVCache(Protocol):
         """Forgets the tree, and rows from `length` on; returns the length really kept, at most `length`."""
 
     def view(self, kind: str) -> "KVCache":
-        """This cache's committed rows and a dense tail of its own; a rebase or truncate of the base drops the tail."""
+        """This cache's committed rows and a dense tail of its own; a rebase or truncate of the base drops the tail.
+
+        Raises WrongUsage for a kind this cache does not have; a view has none.
+        """

@@ -86,7 +86,8 @@ class DenseCache:
         kv = self._kv[layer]
         if kv is None or kv.shape[2] < needed:
             capacity = max(needed, FIRST_ROWS if kv is None else 2 * kv.shape[2])
-            larger = like.new_zeros(2, like.shape[0], capacity, like.shape[2])
+            with torch.inference_mode(False):  # or nobody outside inference mode could move rows
+                larger = torch.zeros(2, like.shape[0], capacity, like.shape[2], dtype=like.dtype, device=like.device)
             if kv is not None:
                 larger[:, :, : kv.shape[2]] = kv
             self._kv[layer] = kv = larger
@@ -116,7 +117,8 @@ class DenseView:
 
     @property
     def tokens(self) -> Sequence[int]:
-        return [*self.base.tokens[: self._seen], *self._fresh().tokens]
+        tail = self._fresh()
+        return [*self.base.tokens[: self._seen], *tail.tokens]
 
     @property
     def branches(self) -> Branches:
@@ -149,7 +151,7 @@ class DenseView:
         return kept + self._seen
 
     def view(self, kind: str) -> KVCache:
-        return self.base.view(kind)
+        raise WrongUsage(f'a view of a KV cache has no view "{kind}" of its own.', hint="--draft-kv full")
 
     def _fresh(self) -> DenseCache:
         """The tail, a new one where the base has moved."""

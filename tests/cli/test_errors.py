@@ -101,9 +101,9 @@ WRONG = [
     (("bench", "--prompts", "./no-such-file"), 2, ("no-such-file",)),
 ]
 OUT_OF_RANGE = [
-    ("--budget", "-1"), ("--budget", "5000"), ("--budget", "many"), ("--temperature", "-1"), ("--top-k", "-1"),
-    ("--top-p", "0"), ("--top-p", "1.5"), ("--min-p", "2"), ("--repeat-penalty", "0"), ("--seed", "-1"), ("-n", "0"), ("--ctx-size", "1"),
-    ("--temperature", "warm"), ("--temperature", "nan"),
+    ("--budget", "-1"), ("--budget", "5000"), ("--budget", "many"), ("--temperature", "-1"), ("--temperature", "warm"),
+    ("--temperature", "nan"), ("--top-k", "-1"), ("--top-p", "0"), ("--top-p", "1.5"), ("--min-p", "2"), ("--seed", "-1"),
+    ("--repeat-penalty", "0"), ("-n", "0"), ("--ctx-size", "1"),
 ]
 
 

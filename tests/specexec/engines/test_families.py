@@ -1,0 +1,137 @@
+"""Families are admitted by what their attention asks for; the rest is refused by name, with a hint."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from offload.folder import Folder
+from specexec.engines import attention
+from specexec.engines.families import ADMITTED, ATTENTION_KEYWORDS, admit, refuse_unknown
+from specexec.errors import Damaged, SpecexecError, Unsupported
+from specexec.kv.cache import Rows
+from specexec.kv.dense import DenseCache
+from tests.models import FAMILIES, chain, engine, read, saved
+
+
+def raw(family: str = "llama", **changes: Any) -> dict[str, Any]:
+    """A family's config.json with changes."""
+    return Folder(saved(family)).config | changes
+
+
+def refused(error: type[SpecexecError], config: dict[str, Any]) -> str:
+    """What is said when `config` is refused."""
+    with pytest.raises(error) as caught:
+        admit(config)
+    assert caught.value.hint
+    return str(caught.value)
+
+
+def test_the_matrix_covers_every_admitted_type() -> None:
+    assert {raw(family)["model_type"] for family in FAMILIES} == set(ADMITTED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_admitted_family_keeps_its_configuration(family: str) -> None:
+    config = admit(raw(family))
+    assert (config.model_type, config.num_hidden_layers) == (raw(family)["model_type"], 3)
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "gemma2", "mixtral", "llama4", "bert", "", "LLAMA", "../llama"])
+def test_another_type_of_model_is_refused_by_name(kind: str) -> None:
+    assert f'"{kind}"' in refused(Unsupported, raw(model_type=kind))
+
+
+def test_a_configuration_without_a_type_is_refused() -> None:
+    refused(Unsupported, {})
+
+
+@pytest.mark.parametrize("kind", ["llama", "somebodys_own"])
+def test_a_model_with_code_of_its_own_is_refused(kind: str) -> None:
+    assert "auto_map" in refused(Unsupported, raw(model_type=kind, auto_map={"AutoModelForCausalLM": "modeling.Model"}))
+
+
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+LONGROPE = {"rope_type": "longrope", "factor": 2.0, "rope_theta": 10000.0, "short_factor": [1.0] * 6, "long_factor": [2.0] * 6,
+            "original_max_position_embeddings": 32}
+
+
+@pytest.mark.parametrize("rope", [DYNAMIC, LONGROPE], ids=lambda rope: rope["rope_type"])
+def test_rope_that_moves_with_the_text_is_refused_by_name(rope: dict[str, Any]) -> None:
+    assert f'"{rope["rope_type"]}"' in refused(Unsupported, raw(rope_parameters=rope))
+
+
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_rope_that_moves_is_refused_as_older_configurations_write_it(key: str) -> None:
+    old = {name: value for name, value in raw().items() if name != "rope_parameters"}
+    assert '"dynamic"' in refused(Unsupported, old | {"rope_theta": 10000.0, "rope_scaling": {key: "dynamic", "factor": 2.0}})
+
+
+@pytest.mark.parametrize("changes", [
+    {"num_hidden_layers": "three"}, {"num_hidden_layers": None}, {"hidden_size": 50}, {"num_attention_heads": 0},
+    {"rope_parameters": 5}, {"vocab_size": "80"},
+], ids=str)
+def test_a_configuration_that_cannot_be_is_damaged(changes: dict[str, Any]) -> None:
+    assert "config.json" in refused(Damaged, raw(**changes))
+
+
+@pytest.mark.parametrize("name", ["s_aux", "sinks", "a_keyword_of_next_year"])
+def test_an_unknown_attention_keyword_is_refused_by_name(name: str) -> None:
+    q, kv = torch.ones(1, 4, 1, 8), torch.ones(1, 2, 1, 8)
+    run = SimpleNamespace(cache=DenseCache(1), attended=0)
+    with pytest.raises(Unsupported, match=name) as caught:
+        attention.attend(torch.nn.Module(), q, kv, kv, None, run=run, scaling=1.0, **{name: torch.ones(4)})
+    assert caught.value.hint
+    assert (run.attended, run.cache.nbytes) == (0, 0)
+
+
+def test_every_unknown_keyword_is_named() -> None:
+    with pytest.raises(Unsupported, match="another, s_aux"):
+        refuse_unknown({"s_aux": torch.ones(2), "another": 0, "dropout": 0.0})
+
+
+def test_a_keyword_that_says_nothing_is_no_hindrance() -> None:
+    refuse_unknown({"s_aux": None} | dict.fromkeys(ATTENTION_KEYWORDS, 1))
+
+
+class Listing(DenseCache):
+    """Keeps the layers that attended, and the window of each."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.layers: list[int] = []
+        self.windowed: list[bool] = []
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
+        self.layers.append(layer)
+        self.windowed.append(rows.windowed)
+        return super().attend(layer, q, k, v, rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_layer_asks_for_attention_once_a_pass(family: str) -> None:
+    cache = Listing()
+    target = engine(saved(family), cache=cache)
+    for tokens in (range(20), range(23)):
+        target.sync(tokens)
+        read(target, chain(1, 2))
+    assert cache.layers == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize(("family", "windowed"), [
+    ("llama", [False] * 3), ("mistral", [True] * 3), ("qwen2", [False] * 3), ("qwen2-mixed", [False, True, True]),
+])
+def test_each_layer_has_its_own_window(family: str, windowed: list[bool]) -> None:
+    cache = Listing()
+    target = engine(saved(family), cache=cache)
+    target.sync(range(20))
+    read(target, chain(1))
+    assert cache.windowed == windowed
+
+
+def test_a_pass_in_which_a_layer_does_not_ask_for_attention_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = engine(saved("llama"))
+    monkeypatch.setattr(target.model.model.layers[1].self_attn, "forward", lambda hidden_states, **_: (hidden_states, None))
+    with pytest.raises(RuntimeError, match="2 of 3"):
+        read(target, chain(1))
