@@ -39,7 +39,7 @@ class Answer:
         self.ids: list[int] = []
         self.text = ""
         self.stop_reason: str | None = None
-        self._window = list(prompt[-TAIL:])  # ids whose text together is known; the last ones' may wait for more
+        self._window = self._tail(prompt)  # ids whose text together is known; the last ones' may wait for more
         self._known = len(codec.decode(self._window))
         self._whole = [(0, 0)]  # (tokens, characters) wherever no character is incomplete
         self._shown = 0
@@ -72,19 +72,35 @@ class Answer:
     def _grow(self, text: str) -> None:
         searched = len(self.text)
         self.text += text[self._known :]
-        self._window = self._window[-TAIL:]
+        self._window = self._tail(self._window)
         self._known = len(self.codec.decode(self._window))
         self._whole.append((len(self.ids), len(self.text)))
+        self._find_stop(searched)
+
+    def _find_stop(self, searched: int) -> None:
+        """Ends the text where a stop stands that the first `searched` characters do not hold."""
         longest = max(map(len, self.endings.stops), default=0)
         found = [at for stop in self.endings.stops if (at := self.text.find(stop, max(0, searched - longest))) >= 0]
         if found:
             self._cut(min(found))
 
+    def _tail(self, ids: Sequence[int]) -> list[int]:
+        """The last ids, and those before them that their first character may need."""
+        start = max(0, len(ids) - TAIL)
+        while start and self.codec.decode(ids[start:]).startswith(REPLACEMENT):
+            start -= 1
+        return list(ids[start:])
+
     def _cut(self, at: int) -> None:
         """Ends the text at a character; the last kept ids spell out what is left of a token cut in two."""
         tokens, characters = max(place for place in self._whole if place[1] <= at)
-        self.ids = self.ids[:tokens] + self.codec.encode(self.text[characters:at])
+        self.ids = self.ids[:tokens] + self._spelled(self.text[characters:at])
         self.text, self.stop_reason = self.text[:at], "stop"
+
+    def _spelled(self, text: str) -> list[int]:
+        """Ids of `text` where it goes on; at the beginning of a text, a tokenizer may add a space."""
+        anchor, ids = self.codec.encode("\n"), self.codec.encode("\n" + text)
+        return ids[len(anchor) :] if ids[: len(anchor)] == anchor else self.codec.encode(text)
 
     def _check_length(self) -> None:
         if len(self.ids) >= self.endings.room:
@@ -102,7 +118,9 @@ class Answer:
     def _flush(self) -> None:
         """An answer that ends within a character shows what its bytes decode to."""
         text = self.codec.decode(self._window)[self._known :]
+        searched = len(self.text)
         self.text, self._known = self.text + text, self._known + len(text)
+        self._find_stop(searched)
 
     def _held(self) -> int:
         """Characters at the end that a stop string may begin with."""

@@ -16,7 +16,7 @@ KEPT = 64  # positions; a deep tree revisits each level many times
 
 def gumbel(seed: int, answer: int, index: int, size: int) -> torch.Tensor:
     """fp32[size]: -log(-log u) in float64 of 53-bit uniforms in (0, 1), rounded once."""
-    bits = np.random.Philox(key=[seed % SEEDS, 0], counter=[0, 0, index, answer]).random_raw(size)
+    bits = np.random.Philox(key=seed % SEEDS, counter=[0, 0, index, answer]).random_raw(size)
     uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     return torch.from_numpy((-np.log(-np.log(uniform))).astype(np.float32))
 

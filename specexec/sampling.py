@@ -76,11 +76,11 @@ def scale(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits / sampling.temperature if sampling.temperature not in (0.0, 1.0) else logits
 
 
-def _enough(before: torch.Tensor, sampling: Sampling) -> bool:
+def _enough(before: torch.Tensor, below_floor: torch.Tensor, sampling: Sampling) -> bool:
     """Whether the candidates looked at, with `before` the mass ahead of each, settle every filter."""
     if sampling.top_k:
         return before.shape[-1] > sampling.top_k
-    return sampling.top_p == 1.0 or bool((before[:, -1] >= sampling.top_p).all())
+    return bool(((before[:, -1] >= sampling.top_p) | below_floor).all())
 
 
 def _decide(x: torch.Tensor, size: int, sampling: Sampling) -> Cut:
@@ -90,14 +90,23 @@ def _decide(x: torch.Tensor, size: int, sampling: Sampling) -> Cut:
     kept = values.masked_fill(values < border, -torch.inf)
     share = (kept - (kept if sampling.top_k else x).logsumexp(-1, keepdim=True)).exp()
     before = share.cumsum(-1) - share
-    if size < x.shape[-1] and not _enough(before, sampling):
-        return _decide(x, min(8 * size, x.shape[-1]), sampling)
     floor = values[:, :1] + (math.log(sampling.min_p) if sampling.min_p else -torch.inf)
+    if size < x.shape[-1] and not _enough(before, values[:, -1] < floor[:, 0], sampling):
+        return _decide(x, min(8 * size, x.shape[-1]), sampling)
     nucleus = sampling.top_p - before if sampling.top_p < 1 else torch.full_like(before, torch.inf)
     inside = (values >= border) & (nucleus > 0) & (values >= floor)
     threshold = values.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
     slack = torch.stack((values - _between(values, border, sampling), nucleus, values - floor)).amin(0)
-    return Cut(threshold, ids, slack.abs())
+    return Cut(threshold, ids, _with_swaps(values, slack.abs(), inside))
+
+
+def _with_swaps(values: torch.Tensor, slack: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """fp32[n, k]: slack, or less where a near equal next to the border could trade places with a candidate."""
+    last = (inside.sum(-1, keepdim=True) - 1).clamp(min=0)
+    first = (last + 1).clamp(max=values.shape[-1] - 1)
+    apart = (values - (values.gather(1, last) + values.gather(1, first)) / 2).abs().masked_fill(first == last, torch.inf)
+    traded = [slack.gather(1, near) + (values - values.gather(1, near)).abs() for near in (last, first)]
+    return torch.stack((slack, apart, *traded)).amin(0)
 
 
 def _border(values: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -43,4 +43,4 @@ def top(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     chosen = blocks.amax(-1).topk(k, dim=-1).indices
     values, places = blocks.gather(1, chosen[..., None].expand(-1, -1, BLOCK)).flatten(1).topk(k, dim=-1)
     ids = chosen.gather(1, places // BLOCK) * BLOCK + places % BLOCK
-    return values, ids
+    return (values, ids) if int(ids.max()) < x.shape[-1] else x.topk(k, dim=-1)  # padding: fewer than k are finite

@@ -78,6 +78,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--target-steps", type=int, default=TARGET_STEPS)
     parser.add_argument("--draft-steps", type=int, default=DRAFT_STEPS)
     parser.add_argument("--written", type=int, default=WRITTEN_STORIES)
+    parser.add_argument("--keep-target", action="store_true", help="teach a draft for the target that lies in OUT")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -86,11 +87,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     chosen = options()
     began = time.monotonic()
-    stories = corpus.read_stories(chosen.stories)
-    tokenizer = corpus.train_tokenizer(stories["train"], shapes.VOCABULARY)
+    stories, kept = corpus.read_stories(chosen.stories), chosen.out / "target"
+    if not chosen.keep_target:
+        tokenizer = corpus.train_tokenizer(stories["train"], shapes.VOCABULARY)
+        save(train_target(corpus.encode(tokenizer, stories), chosen.target_steps, chosen.seed), tokenizer, kept)
+    tokenizer = Tokenizer.from_file(str(kept / "tokenizer.json"))
     ids = corpus.encode(tokenizer, stories)
-    target = train_target(ids, chosen.target_steps, chosen.seed)
-    save(target, tokenizer, chosen.out / "target")
+    target = LlamaForCausalLM.from_pretrained(kept, dtype=torch.float32).to(device()).eval()  # as rounded to bf16
     draft = train_draft(target, ids, chosen.draft_steps, chosen.written, chosen.seed)
     save(draft, tokenizer, chosen.out / "draft")
     log.info("%.0f minutes on %d threads, pid %d", (time.monotonic() - began) / 60, torch.get_num_threads(), os.getpid())

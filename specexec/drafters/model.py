@@ -31,7 +31,7 @@ class ModelExpander:
         self.engine.sync([self.vocabulary.to_draft(token) for token in setting.context[:-1]])
 
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
-        fitting = [node for node in nodes if self._fits(tree, node)]
+        fitting = [node for node in nodes if self._fits(tree, node)][: self.engine.limits.tree - len(self._rows)]
         if not fitting:
             return []
         first = len(self._rows)

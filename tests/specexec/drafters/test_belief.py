@@ -1,0 +1,157 @@
+"""What drafters learn from the target's picks."""
+
+import math
+
+import numpy as np
+import pytest
+
+from specexec.chance import Chance, Edge
+from specexec.drafters.belief import SMALLEST, TYPICAL_NOISE, Belief, Candidates
+from specexec.online import OnlineNewton
+
+
+def candidates(rng: np.random.Generator, *, silent: bool = False, size: int = 12, looked_at: int = 6) -> Candidates:
+    """The best of a random model's tokens."""
+    x = 2 * rng.normal(size=size)
+    log_q = np.sort(x - np.log(np.exp(x).sum()))[::-1][:looked_at]
+    return Candidates(np.arange(looked_at), log_q, np.zeros(looked_at) if silent else rng.gumbel(size=looked_at))
+
+
+def drawn(rng: np.random.Generator, made: Candidates, a: float, b: float) -> int:
+    """A pick of a target that follows the belief's own formula."""
+    z = made.features() @ [a, b]
+    p = np.exp(z - z.max())
+    return int(rng.choice(len(p), p=p / p.sum()))  # the last row is everything else
+
+
+def taught(a: float, b: float, *, silent: bool = False, passes: int = 300, weight: float = 1.0) -> Belief:
+    belief, rng = Belief(), np.random.default_rng(0)
+    for _ in range(passes):
+        seen = [candidates(rng, silent=silent) for _ in range(8)]
+        belief.learn([(made, drawn(rng, made, a, b), weight) for made in seen])
+    return belief
+
+
+def test_a_new_belief_trusts_model_and_noise_alike() -> None:
+    assert (Belief().a, Belief().b) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (1.5, 0.5), (0.4, 0.0), (0.7, 2.0), (2.0, 2.0)])
+def test_a_and_b_move_to_the_truth(a: float, b: float) -> None:
+    belief = taught(a, b)
+    assert (belief.a, belief.b) == (pytest.approx(a, abs=0.15), pytest.approx(b, abs=0.15))
+
+
+@pytest.mark.parametrize("a", [0.5, 1.0, 2.0])
+def test_without_noise_a_moves_and_b_stays(a: float) -> None:
+    belief = taught(a, 0.0, silent=True)
+    assert belief.a == pytest.approx(a, abs=0.15)
+    assert belief.b == pytest.approx(1.0)
+
+
+def test_a_model_that_is_the_target_is_trusted_more_and_more() -> None:
+    belief, rng = Belief(), np.random.default_rng(1)
+    for _ in range(200):
+        seen = [candidates(rng, looked_at=12) for _ in range(4)]
+        belief.learn([(made, int((made.log_q + made.noise).argmax()), 1.0) for made in seen])
+    assert belief.a > 2
+    assert belief.b == pytest.approx(belief.a, rel=0.2)
+
+
+def test_what_has_no_weight_teaches_nothing() -> None:
+    belief = taught(2.0, 0.0, passes=5, weight=0.0)
+    assert (belief.a, belief.b) == (1.0, 1.0)
+
+
+def test_a_pass_without_candidates_teaches_nothing() -> None:
+    belief = taught(2.0, 0.0, passes=5)
+    before = belief.a, belief.b
+    belief.learn([])
+    assert (belief.a, belief.b) == before
+
+
+def test_it_follows_a_truth_that_changes() -> None:
+    belief, rng = taught(2.0, 0.5), np.random.default_rng(2)
+    for _ in range(900):
+        seen = [candidates(rng) for _ in range(4)]
+        belief.learn([(made, drawn(rng, made, 0.5, 1.5), 1.0) for made in seen])
+    assert (belief.a, belief.b) == (pytest.approx(0.5, abs=0.2), pytest.approx(1.5, abs=0.2))
+
+
+def test_scores_are_log_probabilities_that_leave_room_for_all_others() -> None:
+    made = Candidates(np.array([3, 8]), np.log([0.6, 0.3]), np.array([0.2, -0.1]))
+    z = np.exp([math.log(0.6) + 0.2, math.log(0.3) - 0.1, math.log(0.1) + TYPICAL_NOISE])
+    assert Belief().scores(made) == pytest.approx(np.log(z[:2] / z.sum()))
+
+
+def test_without_noise_a_new_beliefs_scores_are_the_models() -> None:
+    made = Candidates(np.array([3, 8]), np.log([0.6, 0.3]), np.zeros(2))
+    assert np.exp(Belief().scores(made)) == pytest.approx([0.6, 0.3])
+
+
+def test_candidates_that_are_all_there_is_leave_almost_nothing() -> None:
+    made = Candidates(np.array([3, 8]), np.log([0.6, 0.4]), np.zeros(2))
+    assert 1 - np.exp(Belief().scores(made)).sum() == pytest.approx(SMALLEST, rel=0.1)
+
+
+@pytest.mark.parametrize(("pick", "row"), [(3, 0), (8, 1), (5, 2)])
+def test_a_pick_that_was_not_looked_at_is_one_of_the_others(pick: int, row: int) -> None:
+    assert Candidates(np.array([3, 8]), np.log([0.6, 0.3]), np.zeros(2)).outcome(pick) == row
+
+
+# Chance
+
+
+def truth(edge: Edge) -> float:
+    belief = math.exp(edge.score)
+    return 1 / (1 + math.exp(0.8 - 0.6 * math.log(belief / (1 - belief)) - 0.3 * math.log1p(edge.depth)))
+
+
+def edges(rng: np.random.Generator, count: int, source: str = "draft") -> list[Edge]:
+    return [Edge(source, math.log(rng.uniform(0.02, 0.98)), int(rng.integers(1, 12)), -float(rng.exponential()))
+            for _ in range(count)]
+
+
+def test_a_new_source_is_believed() -> None:
+    for belief in (0.01, 0.3, 0.9):
+        assert Chance().of(Edge("draft", math.log(belief), 4, -2.0)) == pytest.approx(belief)
+
+
+@pytest.mark.parametrize("score", [0.0, -1e9])
+def test_no_chance_is_certain(score: float) -> None:
+    assert 0 < Chance().of(Edge("draft", score, 4, -50.0)) < 1
+
+
+def test_chances_become_calibrated() -> None:
+    chance, rng = Chance(), np.random.default_rng(0)
+    for _ in range(400):
+        chance.learn([(edge, bool(rng.random() < truth(edge)), 1.0) for edge in edges(rng, 16)])
+    fresh = edges(rng, 4_000)
+    said, true = np.array([chance.of(edge) for edge in fresh]), np.array([truth(edge) for edge in fresh])
+    for low in np.arange(0, 1, 0.2):
+        those = (said >= low) & (said < low + 0.2)
+        if those.sum() > 100:
+            assert said[those].mean() == pytest.approx(true[those].mean(), abs=0.04)
+    assert np.abs(said - true).mean() < 0.03
+
+
+def test_sources_are_calibrated_apart() -> None:
+    chance, rng = Chance(), np.random.default_rng(0)
+    for _ in range(100):
+        chance.learn([(edge, False, 1.0) for edge in edges(rng, 8, "random")])
+    assert chance.of(Edge("random", math.log(0.5), 3, -1.0)) < 0.05
+    assert chance.of(Edge("draft", math.log(0.5), 3, -1.0)) == pytest.approx(0.5)
+
+
+def test_an_edge_without_weight_changes_no_chance() -> None:
+    chance, edge = Chance(), Edge("draft", math.log(0.5), 3, -1.0)
+    chance.learn([(edge, False, 0.0)] * 20)
+    assert chance.of(edge) == pytest.approx(0.5)
+
+
+def test_without_evidence_a_newton_step_returns_to_its_start() -> None:
+    fit = OnlineNewton(np.array([1.0, -1.0]))
+    fit.weights = np.array([5.0, 5.0])
+    for _ in range(2_000):
+        fit.step(np.zeros(2), np.zeros((2, 2)))
+    assert fit.weights == pytest.approx([1.0, -1.0], abs=1e-2)

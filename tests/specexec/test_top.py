@@ -1,0 +1,96 @@
+"""The largest entries of long rows."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specexec.top import top, winner
+
+SIZES = [1, 2, 63, 64, 65, 130, 1_000, 1_025, 2_049, 5_000, 50_257]
+
+
+def rows(size: int, seed: int, *, levels: int = 0, finite: float = 1.0) -> torch.Tensor:
+    """fp32[3, size]: of so many distinct values where `levels` is given; the share `finite` is above -inf."""
+    source = torch.Generator().manual_seed(seed)
+    x = torch.randn(3, size, generator=source)
+    if levels:
+        x = (x * levels / 4).round()
+    return x.masked_fill(torch.rand(3, size, generator=source) > finite, -torch.inf)
+
+
+sizes = st.one_of(st.sampled_from(SIZES), st.integers(1, 6_000))
+many = st.builds(rows, sizes, st.integers(0, 2**32), levels=st.sampled_from([0, 1, 4, 40]), finite=st.sampled_from([1.0, 0.5]))
+
+
+def first_best(row: torch.Tensor) -> int:
+    return int((row == row.max()).nonzero()[0])
+
+
+@given(many)
+def test_the_winner_is_the_lowest_id_of_the_largest_value(x: torch.Tensor) -> None:
+    assert winner(x).token.tolist() == [first_best(row) for row in x]
+
+
+@given(many)
+def test_the_lead_is_the_distance_to_the_second_largest(x: torch.Tensor) -> None:
+    for row, lead in zip(x, winner(x).lead.tolist(), strict=True):
+        ranked = row.sort(descending=True).values
+        if ranked[0].isfinite():
+            assert lead == (float(ranked[0] - ranked[1]) if len(ranked) > 1 else torch.inf)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_where_all_are_equal_token_0_wins_by_nothing(size: int) -> None:
+    found = winner(torch.ones(1, size))
+    assert found.token.tolist() == [0]
+    assert found.lead.tolist() == [0.0 if size > 1 else torch.inf]
+
+
+@pytest.mark.parametrize(("one", "other"), [(3, 40), (3, 64), (63, 64), (130, 4_999), (64, 4_999)])
+def test_a_tie_within_or_across_blocks_goes_to_the_lowest_id(one: int, other: int) -> None:
+    x = torch.randn(1, 5_000, generator=torch.Generator().manual_seed(0))
+    x[0, [one, other]] = 9.0
+    assert (winner(x).token.tolist(), winner(x).lead.tolist()) == ([one], [0.0])
+
+
+@pytest.mark.parametrize("place", [0, 63, 64, 4_991, 4_992, 4_999])
+def test_a_lone_finite_entry_wins_wherever_it_stands(place: int) -> None:
+    x = torch.full((1, 5_000), -torch.inf)
+    x[0, place] = -3.0
+    assert (winner(x).token.tolist(), winner(x).lead.tolist()) == ([place], [torch.inf])
+
+
+@given(many, st.sampled_from([1, 2, 32, 100, 1_024]))
+def test_top_finds_the_values_of_torch_topk(x: torch.Tensor, k: int) -> None:
+    values, ids = top(x, k)
+    assert torch.equal(values, x.topk(min(k, x.shape[-1]), dim=-1).values)
+    finite = values.isfinite()
+    assert torch.equal(x.gather(1, ids.clamp(max=x.shape[-1] - 1))[finite], values[finite])
+
+
+@given(many, st.sampled_from([1, 2, 32, 100]))
+def test_top_names_every_id_once(x: torch.Tensor, k: int) -> None:
+    for ids in top(x, k)[1].tolist():
+        assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("finite", [0, 1, 5, 31])
+@pytest.mark.parametrize("size", [2_049, 5_000, 50_257])
+def test_top_names_only_ids_of_the_row_though_fewer_than_k_are_finite(size: int, finite: int) -> None:
+    x = torch.full((2, size), -torch.inf)
+    x[:, size - 1 - finite : size - 1] = 1.0
+    assert int(top(x, 32)[1].max()) < size
+
+
+def test_top_of_a_very_long_row() -> None:
+    x = rows(262_145, 1)
+    values, ids = top(x, 1_024)
+    assert torch.equal(values, x.topk(1_024).values)
+    assert torch.equal(x.gather(1, ids), values)
+
+
+def test_all_of_the_best_in_one_block_are_found() -> None:
+    x = torch.zeros(1, 5_000)
+    x[0, 640:672] = torch.arange(1.0, 33.0)
+    assert top(x, 32)[1].tolist() == [list(range(671, 639, -1))]
