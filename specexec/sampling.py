@@ -12,7 +12,7 @@ import torch
 
 from specexec.top import top
 
-NUCLEUS = 1024  # candidates among which a filter is first decided
+NUCLEUS = 128  # candidates among which a filter is first decided; eight times as many where they do not settle it
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,18 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Cut:
-    """A row's candidates, best first. Entries below the threshold are out; so are all that are no candidates."""
+    """A row's candidates, best first. Entries below the threshold are out; all others are candidates."""
 
     threshold: torch.Tensor  # fp32[n, 1]
+    values: torch.Tensor  # fp32[n, k], descending
     ids: torch.Tensor  # int64[n, k]
     clearance: torch.Tensor  # fp32[n, k]: by how much each candidate is in or out
+    log_sum_exp: torch.Tensor  # fp32[n]: of the whole row
+
+    @property
+    def out(self) -> torch.Tensor:
+        """bool[n, k]"""
+        return self.values < self.threshold
 
 
 class Penalties:
@@ -76,28 +83,22 @@ def scale(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits / sampling.temperature if sampling.temperature not in (0.0, 1.0) else logits
 
 
-def _enough(before: torch.Tensor, below_floor: torch.Tensor, sampling: Sampling) -> bool:
-    """Whether the candidates looked at, with `before` the mass ahead of each, settle every filter."""
-    if sampling.top_k:
-        return before.shape[-1] > sampling.top_k
-    return bool(((before[:, -1] >= sampling.top_p) | below_floor).all())
-
-
-def _decide(x: torch.Tensor, size: int, sampling: Sampling) -> Cut:
-    """top-k, then top-p, then min-p on scaled logits fp32[n, V]; ties at a border stay in."""
+def _decide(x: torch.Tensor, total: torch.Tensor, size: int, sampling: Sampling) -> Cut:
+    """top-k, then top-p, then min-p on scaled logits fp32[n, V] of log-sum-exp total[n, 1]; ties at a border stay in."""
     values, ids = top(x, size)
     border = _border(values, sampling)
     kept = values.masked_fill(values < border, -torch.inf)
-    share = (kept - (kept if sampling.top_k else x).logsumexp(-1, keepdim=True)).exp()
+    share = (kept - (kept.logsumexp(-1, keepdim=True) if sampling.top_k else total)).exp()
     before = share.cumsum(-1) - share
     floor = values[:, :1] + (math.log(sampling.min_p) if sampling.min_p else -torch.inf)
-    if size < x.shape[-1] and not _enough(before, values[:, -1] < floor[:, 0], sampling):
-        return _decide(x, min(8 * size, x.shape[-1]), sampling)
     nucleus = sampling.top_p - before if sampling.top_p < 1 else torch.full_like(before, torch.inf)
     inside = (values >= border) & (nucleus > 0) & (values >= floor)
     threshold = values.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
+    settled = values[:, -1:] < (border if sampling.top_k else threshold)  # all that top-k lets in is normalised
+    if size < x.shape[-1] and not bool(settled.all()):
+        return _decide(x, total, min(8 * size, x.shape[-1]), sampling)
     slack = torch.stack((values - _between(values, border, sampling), nucleus, values - floor)).amin(0)
-    return Cut(threshold, ids, _with_swaps(values, slack.abs(), inside))
+    return Cut(threshold, values, ids, _with_swaps(values, slack.abs(), inside), total.squeeze(-1))
 
 
 def _with_swaps(values: torch.Tensor, slack: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -125,4 +126,7 @@ def _between(values: torch.Tensor, border: torch.Tensor, sampling: Sampling) -> 
 
 def cut(x: torch.Tensor, sampling: Sampling) -> Cut | None:
     """The filters' decision for scaled logits fp32[n, V], or None where nothing filters."""
-    return _decide(x, min(NUCLEUS, x.shape[-1]), sampling) if sampling.filters else None
+    if not sampling.filters:
+        return None
+    size = min(max(NUCLEUS, sampling.top_k + 1), x.shape[-1])
+    return _decide(x, x.logsumexp(-1, keepdim=True), size, sampling)

@@ -4,7 +4,9 @@ pick = argmax_v (log p[v] + g[v]) is an exact sample of p (Gumbel-max), and ever
 target and the seed alone.   Shared noise: Daliri, Musco, Suresh 2024
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -37,19 +39,16 @@ class Picks:
     def __call__(self, first: int, logits: torch.Tensor) -> None:
         nodes = range(first, first + len(logits))
         x = scale(self.penalties.apply(logits, self._paths(nodes)), self.sampling)
-        self._pick(nodes, x)
-        values, ids = top(x, KEPT)
-        for node, ids_, values_, lse in zip(nodes, ids.tolist(), values.tolist(), x.logsumexp(-1).tolist(), strict=True):
-            self.top_ids[node], self.top_logits[node], self.log_sum_exp[node] = ids_, values_, lse
-
-    def _pick(self, nodes: range, x: torch.Tensor) -> None:
+        noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
         filtered = cut(x, self.sampling)
-        noisy = x if self.noise.silent else x + torch.stack([self._noise(node) for node in nodes])
-        found = winner(noisy if filtered is None else noisy.masked_fill(x < filtered.threshold, -torch.inf))
-        lead = found.lead if filtered is None else torch.minimum(found.lead, _clearance(filtered, x, noisy, found.token))
-        lead = lead * (self.sampling.temperature or 1.0)  # in the engine's own logits, where rounding is measured
-        for node, token, margin in zip(nodes, found.token.tolist(), lead.tolist(), strict=True):
-            self.tokens[node], self.margins[node] = token, margin
+        found = _choose(x, noise) if filtered is None else _choose_among(filtered, noise)
+        self._keep(nodes, found)
+
+    def _keep(self, nodes: range, found: "Found") -> None:
+        margins = found.lead * (self.sampling.temperature or 1.0)  # in the engine's own logits, where rounding is measured
+        columns = (found.tokens, margins, found.ids, found.values, found.log_sum_exp)
+        for node, row in zip(nodes, zip(*(column.tolist() for column in columns), strict=True), strict=True):
+            self.tokens[node], self.margins[node], self.top_ids[node], self.top_logits[node], self.log_sum_exp[node] = row
 
     def _noise(self, node: int) -> torch.Tensor:
         return self.noise.at(self.position + self.tree.depth[node] + 1)
@@ -60,11 +59,32 @@ class Picks:
         return [[self.tree.tokens[i] for i in self.tree.path(node)[1:]] for node in nodes]
 
 
-def _clearance(filtered: Cut, x: torch.Tensor, noisy: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
-    """fp32[n]: the least change of a filter that would change the pick."""
-    pick = picks[:, None]
-    beats = (x.gather(1, filtered.ids) < filtered.threshold) & (noisy.gather(1, filtered.ids) >= noisy.gather(1, pick))
-    return filtered.clearance.masked_fill(~(beats | (filtered.ids == pick)), torch.inf).amin(-1)
+class Found(NamedTuple):
+    """Of each row: the pick, by how much it won, the KEPT likeliest entries, the log-sum-exp."""
+
+    tokens: torch.Tensor  # int64[n]
+    lead: torch.Tensor  # fp32[n]
+    values: torch.Tensor  # fp32[n, KEPT]
+    ids: torch.Tensor  # int64[n, KEPT]
+    log_sum_exp: torch.Tensor  # fp32[n]
+
+
+def _choose(x: torch.Tensor, noise: Sequence[torch.Tensor]) -> Found:
+    """Among all entries of scaled logits x[n, V], knowing the noise[V] of each row, if there is any."""
+    won = winner(x + torch.stack(list(noise)) if noise else x)
+    return Found(won.token, won.lead, *top(x, KEPT), x.logsumexp(-1))
+
+
+def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Found:
+    """Among those that passed the filters; the lead is also the least change of a filter that would change the pick."""
+    known = [row[ids] for row, ids in zip(noise, filtered.ids, strict=True)]  # a filter is for sampling: there is noise
+    noisy = filtered.values + torch.stack(known)
+    first, second = noisy.masked_fill(filtered.out, -torch.inf).topk(2).values.unbind(-1)
+    best = ~filtered.out & (noisy == first[:, None])
+    tokens = filtered.ids.masked_fill(~best, torch.iinfo(torch.int64).max).amin(-1)  # the lowest id wins a tie
+    rivals = (filtered.out & (noisy >= first[:, None])) | (filtered.ids == tokens[:, None])
+    lead = torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1))
+    return Found(tokens, lead, filtered.values[:, :KEPT], filtered.ids[:, :KEPT], filtered.log_sum_exp)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from specexec.chance import Chance, Edge
+from specexec.chance import Chance, Edge, Family
 from specexec.drafters.growing import Expander, Growing, Lesson
 from specexec.drafters.setting import Setting
 from specexec.noise import Noise
@@ -44,7 +44,7 @@ class Grow:
         lessons = [self._lesson(i, node, picks) for i, node in enumerate(self._chosen)]
         for expander in self.expanders:
             expander.learn(lessons)
-        self.chance.learn(self._edges(tree, picks))
+        self.chance.learn(self._reached(tree, picks, verdict))
 
     @contextmanager
     def meanwhile(self, tree: DraftTree) -> Iterator[None]:
@@ -61,25 +61,30 @@ class Grow:
 
     def _tree(self) -> DraftTree:
         grown, place = self._growing, {node: i for i, node in enumerate(self._chosen)}
-        chances: list[float] = []
-        for node in self._chosen:
-            chances.append(chances[place[grown.parents[node]]] * self.chance.of(self._edge(node)) if node else 1.0)
         return DraftTree(
             tuple(grown.tokens[node] for node in self._chosen),
             tuple(place.get(grown.parents[node], -1) for node in self._chosen),
             tuple(grown.score[node] for node in self._chosen),
             tuple(grown.source[node] for node in self._chosen),
-            tuple(chances),
+            tuple(self._chances([place.get(grown.parents[node], -1) for node in self._chosen])),
         )
 
-    def _edge(self, node: int) -> Edge:
-        grown = self._growing
-        return Edge(grown.source[node], grown.edge[node], grown.depth[node], grown.score[grown.parents[node]])
+    def _chances(self, parents: Sequence[int]) -> list[float]:
+        """P(the walk comes this far) of each chosen node, whose parents, among the chosen, come first."""
+        chances, below = [1.0] * len(parents), _below(parents)
+        for parent in sorted(below):
+            for child, share in zip(below[parent], self.chance.of(self._family(below[parent])), strict=True):
+                chances[child] = chances[parent] * float(share)
+        return chances
 
-    def _edges(self, tree: DraftTree, picks: Picks) -> Iterator[tuple[Edge, bool, float]]:
-        for i, node in enumerate(self._chosen[1:], 1):
-            parent = tree.parents[i]
-            yield self._edge(node), picks.tokens[parent] == tree.tokens[i], float(np.exp(tree.score[parent]))
+    def _family(self, siblings: Sequence[int]) -> Family:
+        grown, nodes = self._growing, [self._chosen[i] for i in siblings]
+        return [Edge(grown.source[n], grown.edge[n], grown.depth[n], grown.score[grown.parents[n]]) for n in nodes]
+
+    def _reached(self, tree: DraftTree, picks: Picks, verdict: Verdict) -> Iterator[tuple[Family, list[bool]]]:
+        for node in verdict.path:
+            if siblings := list(tree.children(node).values()):
+                yield self._family(siblings), [tree.tokens[i] == picks.tokens[node] for i in siblings]
 
     def _lesson(self, i: int, node: int, picks: Picks) -> Lesson:
         grown = self._growing
@@ -87,6 +92,15 @@ class Grow:
         log_p = [value - picks.log_sum_exp[i] for value in picks.top_logits[i]]
         weight = float(np.exp(grown.score[node]))
         return Lesson(node, previous, grown.tokens[node], picks.tokens[i], weight, picks.top_ids[i], log_p)
+
+
+def _below(parents: Sequence[int]) -> dict[int, list[int]]:
+    """{node: its children} of the nodes that have any."""
+    below: dict[int, list[int]] = {}
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            below.setdefault(parent, []).append(node)
+    return below
 
 
 class Nothing:

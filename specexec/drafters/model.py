@@ -8,7 +8,7 @@ from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.setting import Setting
 from specexec.online import Vector
 from specexec.roles import Engine
-from specexec.sampling import cut, scale
+from specexec.sampling import Cut, cut, scale
 from specexec.top import top
 from specexec.tree import ROOT, DraftTree
 from specexec.vocabulary import Vocabulary
@@ -61,21 +61,24 @@ class ModelExpander:
         setting = self.setting
         paths = [tree.path(node) for node in nodes] if setting.sampling.penalises else [[]] * len(nodes)
         x = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
-        log_q, noise = x.log_softmax(-1), self._noise(tree, nodes, x)
-        z = self.belief.a * log_q + self.belief.b * noise
+        noise = torch.stack([setting.noise.at(setting.position_below(tree.depth[node])) for node in nodes])
         filtered = cut(x, setting.sampling)
-        if filtered is not None:
-            z = z.masked_fill(x < filtered.threshold, -torch.inf)
-        values, ids = top(z, WIDTH)
-        found = (values, ids, log_q.gather(1, ids), noise.expand_as(z).gather(1, ids))
+        found = self._likely(x, noise) if filtered is None else self._likely_among(filtered, noise)
         columns = [column.cpu().double().numpy() for column in found]
         return [made for row, node in enumerate(nodes) for made in self._propose(tree, node, *(c[row] for c in columns))]
 
-    def _noise(self, tree: Growing, nodes: list[int], x: torch.Tensor) -> torch.Tensor:
-        noise = self.setting.noise
-        if noise.silent:
-            return x.new_zeros(len(nodes), 1)
-        return torch.stack([noise.at(self.setting.position_below(tree.depth[node])) for node in nodes])
+    def _likely(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(score, ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""
+        z, ids = top(x if self.setting.noise.silent else torch.add(noise * self.belief.b, x, alpha=self.belief.a), WIDTH)
+        return z, ids, x.gather(1, ids) - x.logsumexp(-1, keepdim=True), noise.gather(1, ids)
+
+    def _likely_among(self, filtered: Cut, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same among those that pass the person's filters; -inf fills up."""
+        g = noise.gather(1, filtered.ids)
+        z = (self.belief.a * filtered.values + self.belief.b * g).masked_fill(filtered.out, -torch.inf)
+        z, places = z.topk(min(WIDTH, z.shape[1]), dim=-1)
+        log_q = filtered.values - filtered.log_sum_exp[:, None]
+        return z, filtered.ids.gather(1, places), log_q.gather(1, places), g.gather(1, places)
 
     def _propose(self, tree: Growing, node: int, z: Vector, ids: Vector, log_q: Vector, noise: Vector) -> list[Proposal]:
         kept = np.isfinite(z)

@@ -16,6 +16,7 @@ from specexec.roles import Limits, Reader, WeightSource
 from specexec.tree import ROOT, DraftTree, ancestor_mask, depths
 
 READER_ROWS = 64
+READER_BYTES = 2**23  # larger temporaries are mapped and faulted in anew each time: up to 10 times slower, measured
 LARGEST_TREE = 2048
 
 
@@ -146,8 +147,9 @@ class TorchEngine:
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
     def _read(self, hidden: torch.Tensor, reader: Reader, first: int) -> None:
-        for start in range(0, len(hidden), READER_ROWS):
-            logits = self.model.lm_head(hidden[start : start + READER_ROWS])
+        rows = max(1, min(READER_ROWS, READER_BYTES // (4 * self.limits.vocabulary)))
+        for start in range(0, len(hidden), rows):
+            logits = self.model.lm_head(hidden[start : start + rows])
             reader(first + start, logits[:, : self.limits.vocabulary].float())
 
     def _build(self, config: PretrainedConfig, dtype: torch.dtype) -> Any:

@@ -1,0 +1,5 @@
+"""What is timed or compared. Threads must wait passively, and that is read when torch is first imported."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
