@@ -37,7 +37,10 @@ class WeightSource(Protocol):
         """Embedding, last norm, head: what every pass needs outside the layers."""
 
     def layer(self, index: int) -> AbstractContextManager[Mapping[str, torch.Tensor]]:
-        """Layer `index`'s tensors, on the engine's device and in its dtype, valid inside the context."""
+        """Layer `index`'s tensors, on the engine's device and in its dtype, valid inside the context.
+
+        A mapping that is handed out again means the same places in memory, whatever they hold by then.
+        """
 
 
 class Engine(Protocol):

@@ -81,7 +81,7 @@ class TorchEngine:
         self.passes = 0
         self._tokens: list[int] = []
         self._held = ExitStack()
-        self._whole: set[int] = set()  # layers found to have all their tensors
+        self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
         self.model = self._build(config, dtype)
 
     @property
@@ -173,10 +173,11 @@ class TorchEngine:
         def hook(layer: torch.nn.Module, _: Any) -> None:
             if self.stop():
                 raise Interrupted
-            bind(layer, self._held.enter_context(self.source.layer(index)))
-            if index not in self._whole:
+            tensors = self._held.enter_context(self.source.layer(index))
+            if self._bound.get(index) is not tensors:
+                bind(layer, tensors)
                 check_whole(layer, f"model.layers.{index}.")
-                self._whole.add(index)
+                self._bound[index] = tensors
 
         return hook
 
