@@ -18,7 +18,7 @@ from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild
-from specexec.engines.device import choose_device, choose_dtype
+from specexec.engines.device import choose_device, choose_dtype, choose_threads
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
 from specexec.errors import WrongUsage
@@ -60,6 +60,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     folder = Folder(find(options.model, "target"))
     engine, codec = _engine(folder, options, interrupt)
     drafter = _drafter(options, engine, codec, interrupt)
+    choose_threads(stored(folder)[0])
     return Session(engine, drafter, codec, _eos(folder), _sampling(folder.generation), interrupt)
 
 

@@ -1,5 +1,7 @@
 """The one place that knows which devices and dtypes there are."""
 
+import os
+
 import torch
 
 from specexec.errors import WrongUsage
@@ -8,7 +10,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # By how much two logits of the same path, in passes of different widths, can move against each other: twice the largest
 # difference measured (tests/benchmarks/rounding.py); closer candidates may trade places.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.04}
+TINY = 50_000_000  # parameters
 SMALL = 500_000_000  # parameters; below this fp32 costs little and rounds least
+
+
+def choose_threads(parameters: int) -> None:
+    """One thread for models so small that waking another costs more than it computes (5 M: 4.4 ms a pass instead of 7.6)."""
+    if parameters < TINY and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def choose_device(name: str = "auto") -> torch.device:
