@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from specexec.chance import Chance, Edge, Family
-from specexec.drafters.growing import Expander, Growing, Lesson
+from specexec.drafters.growing import Expander, Growing, Lesson, Proposal
+from specexec.drafters.model import SOURCE as MODEL
 from specexec.drafters.setting import Setting
 from specexec.noise import Noise
 from specexec.roles import Worth
@@ -57,7 +58,14 @@ class Grow:
         while nodes := tree.best_waiting(beam):
             if sum(np.exp(tree.score[node]) for node in nodes) < WORTH_LOOKING:
                 break
-            tree.offer([found for expander in self.expanders for found in expander.expand(tree, nodes)])
+            tree.offer(self._proposals(tree, nodes))
+
+    def _proposals(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
+        found: list[Proposal] = []
+        for expander in self.expanders:
+            seen = {made.parent for made in found if made.source == MODEL} if expander.yields else set()
+            found += expander.expand(tree, [node for node in nodes if node not in seen])
+        return found
 
     def _tree(self) -> DraftTree:
         grown, place = self._growing, {node: i for i, node in enumerate(self._chosen)}

@@ -81,7 +81,12 @@ class Growing:
 
 
 class Expander(Protocol):
-    """A source of guesses: says what may come below a node."""
+    """A source of guesses: says what may come below a node.
+
+    yields: it is not asked below nodes that an earlier source of the list has proposals for from a model.
+    """
+
+    yields: bool
 
     def begin(self, setting: Setting) -> None:
         """A new tree starts."""

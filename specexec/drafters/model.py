@@ -20,6 +20,8 @@ WIDTH = 32  # children looked at below a node
 class ModelExpander:
     """Implements Expander with an engine whose cache follows the target's context."""
 
+    yields = False
+
     def __init__(self, engine: Engine, vocabulary: Vocabulary) -> None:
         self.engine, self.vocabulary, self.belief = engine, vocabulary, Belief()
         self._rows: dict[int, int] = {}  # {growing node: row of the engine's tree}

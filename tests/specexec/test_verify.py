@@ -190,6 +190,8 @@ def surprise(counts: Counts) -> float:
 class TableExpander:
     """Implements Expander from a table of log-probabilities, and a belief that it never changes."""
 
+    yields = False
+
     def __init__(self, logits: torch.Tensor, a: float, b: float) -> None:
         self.log_q = (logits / SAMPLING.temperature).log_softmax(-1).double().numpy()
         self.belief = Belief()

@@ -241,6 +241,8 @@ def test_a_draft_with_other_ids_grows_the_same_tree() -> None:
 class Told:
     """Implements Expander: proposes below the root what it is told."""
 
+    yields = False
+
     def __init__(self, source: str, *proposals: tuple[int, float]) -> None:
         self.proposals = [Proposal(0, token, score, source) for token, score in proposals]
         self.lessons: list[Lesson] = []
