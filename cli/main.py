@@ -42,7 +42,7 @@ for command in (run, chat, bench):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command; returns the exit code of DESIGN 7."""
+    """Runs one command; returns the exit code (README)."""
     try:
         return _run(list(arguments))
     except (BrokenPipeError, ReaderGone):

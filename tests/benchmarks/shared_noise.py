@@ -1,4 +1,4 @@
-"""Our rule: growth and verification know the same Gumbel noise.   Daliri, Musco, Suresh 2024; DESIGN: one rule"""
+"""Our rule: growth and verification know the same Gumbel noise.   Daliri, Musco, Suresh 2024"""
 
 from collections.abc import Sequence
 
