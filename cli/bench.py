@@ -4,11 +4,14 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli import options as table
+
+if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
+    from cli.session import AnswerOptions, Session
 
 PROMPTS = (
     "Once upon a time",
@@ -48,7 +51,7 @@ def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> in
     return 0
 
 
-def _alternate(session: Any, chosen: Any, texts: list[str], repeats: int) -> dict[str, list[dict[str, Any]]]:
+def _alternate(session: "Session", chosen: "AnswerOptions", texts: list[str], repeats: int) -> dict[str, list[dict[str, Any]]]:
     """The same answers by both arms, which take turns to go first; the first answers of each are a warm-up."""
     from dataclasses import replace
 
@@ -65,7 +68,7 @@ def _alternate(session: Any, chosen: Any, texts: list[str], repeats: int) -> dic
     return arms
 
 
-def _answer(session: Any, chosen: Any, text: str, number: int = 0) -> dict[str, Any]:
+def _answer(session: "Session", chosen: "AnswerOptions", text: str, number: int = 0) -> dict[str, Any]:
     prompt = session.codec.encode_first(text)
     session.target.cache.truncate(0)
     made = session.begin(prompt, chosen)

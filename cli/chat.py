@@ -1,13 +1,18 @@
 """`specexec chat`: a plain loop over one conversation."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli import options as table
 
+if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
+    from cli.session import AnswerOptions, Session
+    from specexec.conversation import Conversation
+
 HELP = "/regen answers again, /undo takes the last question back, /clear starts over, Ctrl-D or /exit leaves"
+HINT = "Ctrl-D or /exit leaves"
 LEAVE = ("/exit", "/quit", "/bye")
 ROOM = 256  # tokens kept free for an answer when old turns have to go
 
@@ -32,7 +37,10 @@ def chat(**given: Any) -> int:
     while (line := read_line()) is not None:
         if line in LEAVE:
             break
-        talk.turn(line)
+        try:
+            talk.turn(line)
+        except KeyboardInterrupt:  # between an answer's end and the prompt
+            click.secho("\n" + HINT, err=True, dim=True)
     return 0
 
 
@@ -49,13 +57,15 @@ def read_line() -> str | None:
         except UnicodeDecodeError as error:
             raise click.UsageError(f"standard input is not UTF-8 text (byte {error.start:,}).") from error
         except KeyboardInterrupt:
-            click.secho("\nCtrl-D or /exit leaves", err=True, dim=True)
+            click.secho("\n" + HINT, err=True, dim=True)
 
 
 class Talk:
     """A conversation, the session that answers, and the commands that change it."""
 
-    def __init__(self, session: Any, conversation: Any, options: Any, given: dict[str, Any]) -> None:
+    def __init__(
+        self, session: "Session", conversation: "Conversation", options: "AnswerOptions", given: dict[str, Any]
+    ) -> None:
         self.session, self.conversation, self.options, self.given = session, conversation, options, given
         self.commands = {"/regen": self.regenerate, "/retry": self.regenerate, "/undo": self.undo,
                          "/clear": conversation.clear, "/new": conversation.clear, "/help": self.help, "/?": self.help}
