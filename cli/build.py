@@ -28,12 +28,11 @@ from specexec.sampling import Sampling
 from specexec.vocabulary import match
 
 BUNDLED = "bundled"
-DRAFTS = ("auto", "none", "lookup", BUNDLED, "random")
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """model: `bundled` or a folder. drafts: any of DRAFTS, or folders. context: positions, None for the model's own."""
+    """model: `bundled` or a folder. drafts: auto, none, lookup, bundled, random, or folders. context: positions, None for the model's own."""
 
     model: str = BUNDLED
     drafts: tuple[str, ...] = ("auto",)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
     from cli.session import AnswerOptions, Session
     from specexec.conversation import Conversation
 
-HELP = "/regen answers again, /undo takes the last question back, /clear starts over, Ctrl-D or /exit leaves"
 HINT = "Ctrl-D or /exit leaves"
+HELP = f"/regen answers again, /undo takes the last question back, /clear starts over, {HINT}"
 LEAVE = ("/exit", "/quit", "/bye")
 ROOM = 256  # tokens kept free for an answer when old turns have to go
 

@@ -38,6 +38,7 @@ def _piped(wanted: bool) -> str:
     except UnicodeDecodeError as error:
         raise click.UsageError(f"standard input is not UTF-8 text (byte {error.start:,}).") from error
 
+
 def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
