@@ -32,7 +32,10 @@ BUNDLED = "bundled"
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """model: `bundled` or a folder. drafts: auto, none, lookup, bundled, random, or folders. context: positions, None for the model's own."""
+    """model: `bundled` or a folder. drafts: auto, none, lookup, bundled, random, or folders.
+
+    context: positions, None for the model's own.
+    """
 
     model: str = BUNDLED
     drafts: tuple[str, ...] = ("auto",)
