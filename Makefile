@@ -6,6 +6,7 @@ PROMPT ?= Once upon a time
 .PHONY: setup run test test-slow lint train clean
 
 setup: .venv/.done
+	@SPECEXEC_REQUIRE_KERNELS=1 $(BIN)/python setup.py --quiet build_kernels --inplace
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,4 +30,4 @@ train: setup
 	$(BIN)/python -m specexec.bundled.train ../shared/data/text/tinystories_5k.jsonl.gz --out specexec/bundled
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist *.egg-info specexec/kernels/libspecexec.*

@@ -2,7 +2,7 @@
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,22 @@ from cli.codec import Codec
 from cli.interrupt import Interrupt
 from cli.session import Session
 from offload.errors import NotHere, Refused
-from offload.folder import Folder, ResidentWeights, stored
+from offload.folder import Folder, Form, ResidentWeights, stored
+from offload.form import Plain, Quantised
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild
-from specexec.engines.device import choose_device, choose_dtype, choose_threads
+from specexec.engines.device import SMALL, choose_device, choose_dtype, choose_threads
 from specexec.engines.families import admit
+from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.torch_engine import TorchEngine
+from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
+from specexec.kernels.library import REFERENCE, instruction_set
 from specexec.kv.dense import DenseCache
-from specexec.roles import Drafter
+from specexec.roles import Drafter, Engine
 from specexec.sampling import Sampling
 from specexec.vocabulary import match
 
@@ -34,7 +38,7 @@ BUNDLED = "bundled"
 class ModelOptions:
     """model: `bundled` or a folder. drafts: auto, none, lookup, bundled, random, or folders.
 
-    context: positions, None for the model's own.
+    context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
     """
 
     model: str = BUNDLED
@@ -43,6 +47,8 @@ class ModelOptions:
     dtype: str = "auto"
     context: int | None = None
     raw: bool = False
+    quant: str | None = None
+    activations: int = 8
 
 
 def find(name: str, role: str) -> Path:
@@ -66,16 +72,22 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     return Session(engine, drafter, codec, _eos(folder), _sampling(folder.generation), interrupt)
 
 
-def _engine(folder: Folder, options: ModelOptions, interrupt: Interrupt) -> tuple[TorchEngine, Codec]:
+def _engine(folder: Folder, options: ModelOptions, interrupt: Interrupt) -> tuple[TreeEngine, Codec]:
     config = admit(folder.config)
     codec = Codec(folder.path, options.raw)
-    parameters, kept = stored(folder)
-    device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, parameters, kept)
-    weights = ResidentWeights(folder, config.num_hidden_layers, config.tie_word_embeddings, device, dtype)
     vocabulary = min(config.vocab_size, max(codec.vocabulary.values()) + 1)
-    engine = TorchEngine(config, weights, DenseCache(config.num_hidden_layers), vocabulary, device, dtype,
-                         interrupt.requested, _context(config.max_position_embeddings, options.context))
+    context = _context(config.max_position_embeddings, options.context)
+    device = choose_device(options.device)
+    layers, tied = config.num_hidden_layers, config.tie_word_embeddings
+    if options.quant and device.type == "cpu" and instruction_set() != REFERENCE:
+        form: Form = Quantised(options.quant, "tile16", tied, device, torch.float32)
+        weights = ResidentWeights(folder, layers, tied, form)
+        return KernelEngine(config, weights, vocabulary, options.activations, interrupt.requested, context), codec
+    dtype = choose_dtype(options.dtype, *stored(folder))
+    form = Quantised(options.quant, "rowmajor", tied, device, dtype) if options.quant else Plain(device, dtype)
+    weights = ResidentWeights(folder, layers, tied, form)
+    engine = TorchEngine(config, weights, DenseCache(layers), vocabulary, device, dtype, interrupt.requested, context,
+                         quant=options.quant)
     return engine, codec
 
 
@@ -85,7 +97,7 @@ def _context(trained: int, wanted: int | None) -> int:
     return wanted or trained
 
 
-def _drafter(options: ModelOptions, engine: TorchEngine, codec: Codec, interrupt: Interrupt) -> Drafter:
+def _drafter(options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     names = list(dict.fromkeys(_resolve(options)))
     if "none" in names:
         if len(names) > 1:
@@ -101,14 +113,15 @@ def _resolve(options: ModelOptions) -> list[str]:
     return [name for given in options.drafts for name in (auto if given == "auto" else [given])]
 
 
-def _expanders(name: str, options: ModelOptions, target: TorchEngine, codec: Codec, interrupt: Interrupt) -> Sequence[Expander]:
+def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, interrupt: Interrupt) -> Sequence[Expander]:
     if name == "lookup":
         return [Chains(), Recycled()]
     if name == "random":
         return [Wild(target.limits.vocabulary)]
     folder = Folder(find(name, "draft"))
     fitting = match(codec.vocabulary, Codec(folder.path).vocabulary)
-    draft, _ = _engine(folder, ModelOptions(name, device=options.device, dtype=options.dtype), interrupt)
+    quant = options.quant if stored(folder)[0] >= SMALL else None  # below, it would cost tokens and save nothing
+    draft, _ = _engine(folder, replace(options, model=name, quant=quant, context=None), interrupt)
     return [ModelExpander(draft, fitting)]
 
 

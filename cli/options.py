@@ -97,6 +97,9 @@ model_options = _all(
             help="Positions; default the model's own."),
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
+    _option("--quant", type=click.Choice(["nf4", "int8"]), help="Quantise the weights as they are loaded."),
+    _option("--activations", type=click.Choice(["8", "16"]), default="8", show_default=True,
+            help="Bits of the activations that quantised weights are multiplied with, on the CPU."),
 )
 
 sampling_options = _all(

@@ -8,7 +8,7 @@ from cli.codec import Codec
 from cli.interrupt import Interrupt
 from specexec.answer import Answer, Endings
 from specexec.decode import Step, decode
-from specexec.engines.torch_engine import TorchEngine
+from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import Interrupted
 from specexec.noise import Noise
 from specexec.report import Report
@@ -38,7 +38,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Session:
-    target: TorchEngine
+    target: TreeEngine
     drafter: Drafter
     codec: Codec
     eos: frozenset[int]

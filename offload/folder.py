@@ -1,7 +1,7 @@
 """A Hugging Face folder as it was published: config.json and safetensors, one file or several."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-LAYERS = "model.layers."
+LAYERS, EMBEDDING, HEAD = "model.layers.", "model.embed_tokens.weight", "lm_head.weight"
+
+Form = Callable[[str, torch.Tensor], Mapping[str, torch.Tensor]]
+"""form(published name, tensor): the tensors it becomes, by name."""
 
 
 class Folder:
@@ -80,18 +83,19 @@ class Folder:
 class ResidentWeights:
     """A folder's tensors, all in memory: implements the engine's WeightSource.
 
-    tied: the head is the embedding. Raises DamagedFiles where a layer or the head is missing.
+    tied: the head is the embedding. form: what becomes of each tensor. Raises DamagedFiles where a layer or the head is
+    missing.
     """
 
-    def __init__(self, folder: Folder, layers: int, tied: bool, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Folder, layers: int, tied: bool, form: Form) -> None:
         self.folder = folder
         self._layers: list[dict[str, torch.Tensor]] = [{} for _ in range(layers)]
         self._resident: dict[str, torch.Tensor] = {}
         for name, tensor in folder.tensors():
-            self._keep(name, tensor.to(device, dtype))
-        if tied:
-            self._resident.pop("lm_head.weight", None)
-        self._check({"model.embed_tokens.weight", "model.norm.weight"} | (set() if tied else {"lm_head.weight"}))
+            if not (tied and name == HEAD):
+                for made, form_of_it in form(name, tensor).items():
+                    self._keep(made, form_of_it)
+        self._check({EMBEDDING, "model.norm.weight"} | (set() if tied else {HEAD}))
 
     def _check(self, wanted: set[str]) -> None:
         inner = set().union(*self._layers)

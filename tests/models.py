@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from offload.folder import Folder, ResidentWeights
+from offload.form import Plain
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
 from specexec.kv.cache import KVCache
@@ -80,7 +81,7 @@ def reference(folder: Path) -> PreTrainedModel:
 def weights(folder: Path, dtype: torch.dtype = torch.float32) -> ResidentWeights:
     found = Folder(folder)
     config = admit(found.config)
-    return ResidentWeights(found, config.num_hidden_layers, config.tie_word_embeddings, torch.device("cpu"), dtype)
+    return ResidentWeights(found, config.num_hidden_layers, config.tie_word_embeddings, Plain(torch.device("cpu"), dtype))
 
 
 def engine(

@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from specexec.kernels import sources
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 16_000_000
@@ -29,6 +32,24 @@ def test_the_wheel_holds_the_three_packages_and_the_pair(wheel: Path) -> None:
     assert wheel.stat().st_size < LARGEST
 
 
+def test_the_wheel_holds_the_compiled_kernels_for_any_python_of_this_platform(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert f"specexec/kernels/{sources.LIBRARY.name}" in names
+    assert not [name for name in names if name.endswith((".cpp", ".h"))]
+    assert wheel.name.startswith("specexec-0.1.0-py3-none-")
+    assert not wheel.name.endswith("-any.whl")
+
+
+def test_the_source_distribution_holds_what_the_kernels_are_compiled_from(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+                   check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"setup.py", "specexec/kernels/sources.py"} <= names
+    assert {f"specexec/kernels/{path.name}" for path in sources.files()} <= names
+    assert f"specexec/kernels/{sources.LIBRARY.name}" not in names
+
+
 def install_and_run(command: list[str], specexec: Path, environment: dict[str, str]) -> str:
     subprocess.run(command, check=True, env=environment, cwd="/")
     ran = subprocess.run([str(specexec), "run", "Once upon a time", "-n", "10", "--seed", "7"], check=True, cwd="/",
@@ -42,6 +63,25 @@ def test_pip_install(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     binaries = tmp_path / "venv" / "bin"
     assert install_and_run([str(binaries / "pip"), "install", "-q", str(ROOT)], binaries / "specexec", environment).strip()
+
+
+@pytest.mark.slow
+def test_pip_install_without_a_compiler(tmp_path: Path) -> None:
+    environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt"), "CXX": "/bin/false"}
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    binaries = tmp_path / "venv" / "bin"
+    assert install_and_run([str(binaries / "pip"), "install", "-q", str(ROOT)], binaries / "specexec", environment).strip()
+    asked = [str(binaries / "python"), "-c", "from specexec.kernels import library; print(library.why_not())"]
+    said = subprocess.run(asked, check=True, cwd="/", capture_output=True, text=True).stdout
+    assert said == "no kernels were compiled when specexec was installed; the torch reference runs, several times slower\n"
+
+
+def test_a_required_kernel_that_does_not_compile_is_an_error() -> None:
+    environment = {**os.environ, "CXX": "/bin/false", "SPECEXEC_REQUIRE_KERNELS": "1"}
+    ran = subprocess.run([sys.executable, "setup.py", "-q", "build_kernels"], cwd=ROOT, env=environment, capture_output=True,
+                         text=True)
+    assert ran.returncode != 0
+    assert "no kernels: /bin/false failed" in ran.stderr
 
 
 @pytest.mark.slow

@@ -10,14 +10,12 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from specexec.engines import attention
 from specexec.engines.device import ROUNDING
-from specexec.errors import ContextFull, Damaged, Interrupted
+from specexec.engines.quant_linear import quantise_linears
+from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
+from specexec.errors import Damaged, Interrupted
 from specexec.kv.cache import KVCache, Rows
-from specexec.roles import Limits, Reader, WeightSource
-from specexec.tree import ROOT, DraftTree, ancestor_mask, depths
-
-READER_ROWS = 64
-READER_BYTES = 2**23  # larger temporaries are mapped and faulted in anew each time: up to 10 times slower, measured
-LARGEST_TREE = 2048
+from specexec.roles import Limits, WeightSource
+from specexec.tree import ancestor_mask, depths
 
 
 def bind(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -45,11 +43,11 @@ def check_whole(module: torch.nn.Module, where: str) -> None:
 class _Run:
     """One forward's rows: implements attention.Run."""
 
-    def __init__(self, cache: KVCache, positions: list[int], visible: torch.Tensor, device: torch.device) -> None:
-        self.cache, self.attended = cache, 0
-        self.all_positions = torch.tensor(positions, device=device)
-        self.visible = visible.to(device)
-        self.positions = self.all_positions[-len(visible) :]
+    def __init__(self, cache: KVCache, parents: Sequence[int], count: int, device: torch.device) -> None:
+        self.cache, self.parents, self.attended = cache, parents, 0
+        self.all_positions = torch.tensor([cache.length + depth for depth in depths(parents)], device=device)
+        self.visible = torch.from_numpy(ancestor_mask(parents)[-count:]).to(device)
+        self.positions = self.all_positions[-count:]
         self._rows: dict[tuple[int | None, float | None], Rows] = {}
 
     def rows(self, window: int | None, softcap: float | None) -> Rows:
@@ -59,105 +57,48 @@ class _Run:
 
     def _make(self, window: int | None, softcap: float | None) -> Rows:
         first = torch.zeros_like(self.positions) if window is None else (self.positions + 1 - window).clamp(min=0)
-        return Rows(self.positions, self.visible & (self.all_positions >= first[:, None]), first, softcap)
+        return Rows(self.positions, self.visible & (self.all_positions >= first[:, None]), first, self.parents, softcap)
 
 
-class TorchEngine:
-    """Implements Engine.
+class TorchEngine(TreeEngine):
+    """Implements Engine with a transformers model.
 
-    config: one that families.admit returned. stop: asked between layers; True raises Interrupted.
-    rounding: logits closer than this may trade places when the shape of the passes changes.
-    passes: forwards of the whole model so far, each of which streams every weight once.
+    config: one that families.admit returned. stop: asked between layers; True raises Interrupted. quant: the format of the
+    source's matrices (rowmajor; the head is int8), None for plain ones.
     """
 
     def __init__(
         self, config: PretrainedConfig, source: WeightSource, cache: KVCache, vocabulary: int,
         device: torch.device, dtype: torch.dtype, stop: Callable[[], bool] = lambda: False,
-        context: int | None = None, largest_tree: int = LARGEST_TREE,
+        context: int | None = None, largest_tree: int = LARGEST_TREE, quant: str | None = None,
     ) -> None:
-        self.cache, self.source, self.stop, self.device = cache, source, stop, device
-        self.rounding = ROUNDING[dtype]
-        self._limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
-        self.passes = 0
-        self._tokens: list[int] = []
+        limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
+        super().__init__(cache, limits, ROUNDING[dtype], device)
+        self.source, self.stop = source, stop
         self._held = ExitStack()
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
-        self.model = self._build(config, dtype)
+        self.model = self._build(config, dtype, quant)
 
-    @property
-    def limits(self) -> Limits:
-        return self._limits
-
-    def sync(self, tokens: Sequence[int]) -> None:
-        self._tokens = list(tokens)
-
-    @torch.inference_mode()
-    def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
-        self._check_room(tree)
-        self._settle(tree, first)
-        missing = self._tokens[self.cache.length :]
-        while len(missing) > self.limits.tree:
-            chunk, missing = missing[: self.limits.tree], missing[self.limits.tree :]
-            self._evaluate(chunk, range(ROOT, len(chunk) - 1))
-            self.cache.rebase(range(len(chunk)))
-        above = len(missing) - 1  # the row above node 0
-        parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
-        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents])
-        self._read(hidden[len(missing) :], reader, first)
-
-    def _check_room(self, tree: DraftTree) -> None:
-        deepest = len(self._tokens) + max(tree.depth)
-        if deepest >= self.limits.context:
-            raise ContextFull(f"position {deepest:,} is asked for, the context is {self.limits.context:,}.",
-                              hint="a shorter prompt, or a larger --ctx-size")
-
-    def _settle(self, tree: DraftTree, first: int) -> None:
-        """Makes the cache hold a prefix of the tokens, as long as it can be, and of the tree its first nodes."""
-        kept = _common(self.cache.tokens, self._tokens)
-        if kept < self.cache.length:
-            self.cache.truncate(kept)
-        missing = self._tokens[self.cache.length :]
-        path = self.cache.branches.walk(missing)
-        if first and len(path) < len(missing):
-            raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
-        self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
-
-    def _survivors(self, tree: DraftTree, first: int, end: int) -> list[int]:
-        rows: list[int] = []
-        for token, parent in zip(tree.tokens[:first], tree.parents[:first], strict=True):
-            row = self.cache.branches.child(end if parent == ROOT else rows[parent], token)
-            if row is None:
-                raise ValueError("nodes before `first` were not evaluated by an earlier call")
-            rows.append(row)
-        return rows
-
-    def _evaluate(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
-        """Last hidden states [n, width]; the rows join the cache's tree. parents: rows of that tree, or ROOT."""
-        all_parents = [*self.cache.branches.parents, *parents]
-        positions = [self.cache.length + depth for depth in depths(all_parents)]
-        visible = torch.from_numpy(ancestor_mask(all_parents)[-len(tokens) :])
-        run = _Run(self.cache, positions, visible, self.device)
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
+        run = _Run(self.cache, parents, len(tokens), self.device)
         with self._held:
             ids = torch.tensor([tokens], device=self.device)
             out = self.model.model(ids, position_ids=run.positions[None], use_cache=False, run=run)
         if run.attended != len(self.model.model.layers):
             raise RuntimeError(f"{run.attended} of {len(self.model.model.layers)} layers asked for attention")
-        self.cache.admit(tokens, parents)
-        self.passes += 1
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
-    def _read(self, hidden: torch.Tensor, reader: Reader, first: int) -> None:
-        rows = max(1, min(READER_ROWS, READER_BYTES // (4 * self.limits.vocabulary)))
-        for start in range(0, len(hidden), rows):
-            logits = self.model.lm_head(hidden[start : start + rows])
-            reader(first + start, logits[:, : self.limits.vocabulary].float())
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.model.lm_head(hidden).float()  # type: ignore[no-any-return]
 
-    def _build(self, config: PretrainedConfig, dtype: torch.dtype) -> Any:
+    def _build(self, config: PretrainedConfig, dtype: torch.dtype, quant: str | None) -> Any:
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME, dtype=dtype)
         model.eval()
+        if quant:
+            quantise_linears(model, quant)
         bind(model, self.source.resident())
-        if config.tie_word_embeddings:
+        if config.tie_word_embeddings and not quant:
             model.lm_head._parameters["weight"] = model.model.embed_tokens._parameters["weight"]
         model.model.rotary_emb.to(self.device)
         for name, part in model.model.named_children():
@@ -180,10 +121,3 @@ class TorchEngine:
                 self._bound[index] = tensors
 
         return hook
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest common prefix."""
-    if list(a) == list(b[: len(a)]):
-        return len(a)
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,37 +1,25 @@
 """K and V as they came, in one growing buffer a layer: the committed rows, then the tree's."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
 from specexec.errors import WrongUsage
 from specexec.kv.attention import Partial, attend, attend_part, merge
 from specexec.kv.cache import Branches, KVCache, Rows
+from specexec.kv.committed import Committed
 
 FIRST_ROWS = 256
 
 
-class DenseCache:
+class DenseCache(Committed):
     """Implements KVCache. start: position of its first row (a view's tail begins where its base ends)."""
 
     def __init__(self, layers: int, start: int = 0) -> None:
-        self.layers, self.start = layers, start
-        self.version = 0  # counts what makes a view's tail stale
-        self._tokens: list[int] = []
-        self._branches = Branches()
+        super().__init__(start)
+        self.layers = layers
         self._kv: list[torch.Tensor | None] = [None] * layers  # [2, kv_heads, capacity, dim]
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        return self._tokens
-
-    @property
-    def branches(self) -> Branches:
-        return self._branches
-
-    @property
-    def length(self) -> int:
-        return len(self._tokens)
 
     @property
     def nbytes(self) -> int:
@@ -52,23 +40,6 @@ class DenseCache:
         assert kv is not None
         bias = rows.prefix_bias(self.start, length) if rows.windowed else rows.bias[:, :0]
         return attend_part(q, kv[0, :, :length], kv[1, :, :length], bias, rows.softcap)
-
-    def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
-        self._branches = self._branches.extended(tokens, parents)
-
-    def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
-        branches, remap = self._branches.rebased(path, survivors)
-        self._gather([*path, *survivors])
-        self._tokens += [self._branches.tokens[row] for row in path]
-        self._branches, self.version = branches, self.version + bool(path)
-        return remap
-
-    def truncate(self, length: int) -> int:
-        if length < self.length:
-            self.version += 1
-        del self._tokens[length:]
-        self._branches = Branches()
-        return self.length
 
     def view(self, kind: str) -> KVCache:
         if kind != "full":
@@ -99,18 +70,34 @@ class DenseCache:
         return torch.cat((rows.prefix_bias(self.start, self.length), rows.bias), 1)
 
     def _gather(self, kept: Sequence[int]) -> None:
-        if list(kept) == list(range(len(kept))):
-            return
         for kv in self._kv:
             if kv is not None:
                 rows = torch.tensor(kept, device=kv.device) + self.length
                 kv[:, :, self.length : self.length + len(kept)] = kv[:, :, rows]
 
 
+class Base(Protocol):
+    """A cache that a view reads."""
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+
+    @property
+    def length(self) -> int: ...
+
+    def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial: ...
+
+
 class DenseView:
     """Implements KVCache over another's committed rows, read in place."""
 
-    def __init__(self, base: DenseCache) -> None:
+    def __init__(self, base: Base) -> None:
         self.base = base
         self._version, self._seen = base.version, base.length
         self._tail = DenseCache(base.layers, start=base.length)

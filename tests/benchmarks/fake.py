@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from specexec.engines.torch_engine import READER_ROWS
+from specexec.engines.tree_engine import READER_ROWS
 from specexec.roles import Limits, Reader
 from specexec.tree import DraftTree
 

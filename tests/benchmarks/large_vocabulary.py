@@ -19,7 +19,7 @@ import torch
 
 from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander
-from specexec.engines.torch_engine import READER_ROWS
+from specexec.engines.tree_engine import READER_ROWS
 from specexec.noise import Noise, gumbel
 from specexec.roles import Worth
 from specexec.sampling import Penalties, Sampling

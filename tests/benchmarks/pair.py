@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from offload.folder import Folder, ResidentWeights
+from offload.form import Plain
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
 from specexec.kv.dense import DenseCache
@@ -57,7 +58,7 @@ def engine(folder: Path, vocabulary: int, sigma: float = 0.0) -> TorchEngine:
     """The folder's model in fp32 on the CPU, its weights perturbed by `sigma`."""
     config = admit(Folder(folder).config)
     layers = config.num_hidden_layers
-    source: WeightSource = ResidentWeights(Folder(folder), layers, config.tie_word_embeddings, CPU, torch.float32)
+    source: WeightSource = ResidentWeights(Folder(folder), layers, config.tie_word_embeddings, Plain(CPU, torch.float32))
     source = Perturbed(source, layers, sigma) if sigma else source
     return TorchEngine(config, source, DenseCache(layers), vocabulary, CPU, torch.float32)
 

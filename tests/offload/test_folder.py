@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
 from offload.folder import INDEX, SINGLE, Folder, ResidentWeights, stored
+from offload.form import Plain
 from specexec.errors import Damaged
 from tests.models import chain, engine, read, save, saved, weights
 
@@ -281,7 +282,7 @@ def test_a_layers_tensors_are_named_within_the_layer() -> None:
 
 
 def test_layers_beyond_those_of_the_configuration_are_left_out() -> None:
-    assert ResidentWeights(Folder(saved("llama")), 2, False, CPU, torch.float32).nbytes < weights(saved("llama")).nbytes
+    assert ResidentWeights(Folder(saved("llama")), 2, False, Plain(CPU, torch.float32)).nbytes < weights(saved("llama")).nbytes
 
 
 # --- what is stored

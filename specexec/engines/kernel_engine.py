@@ -1,0 +1,94 @@
+"""A quantised model on the CPU kernels: the same logits to the last bit in every tree, prefix and chunking."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from transformers import PretrainedConfig
+
+from specexec.engines.angles import Angles
+from specexec.engines.kernel_layer import KernelLayer, Step, packed, vector
+from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
+from specexec.engines.workspace import Shape, Workspace
+from specexec.errors import Interrupted
+from specexec.kernels import linear, rows, table
+from specexec.kernels.linear import Activations
+from specexec.kv.blocks import BlockCache
+from specexec.roles import Limits, WeightSource
+from specexec.tree import depths
+
+
+class KernelEngine(TreeEngine):
+    """Implements Engine. source: matrices in layout tile16 (name.weight codes, name.scales), norms and biases in fp32.
+
+    config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
+    Interrupted.
+    """
+
+    def __init__(
+        self, config: PretrainedConfig, source: WeightSource, vocabulary: int, bits: int,
+        stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
+    ) -> None:
+        self.shape = Shape.of(config)
+        blocks = BlockCache(config.num_hidden_layers, self.shape.kv_heads, self.shape.head_dim)
+        limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
+        super().__init__(blocks, limits, 0.0, torch.device("cpu"))
+        self.blocks, self.source, self.bits, self.stop = blocks, source, bits, stop
+        self.angles, self.windows = Angles(config), windows(config)
+        resident = source.resident()
+        self.embedding = resident["model.embed_tokens.weight"]
+        self.norm = vector(resident, "model.norm.weight", self.shape.width)
+        self.head = packed(resident, "lm_head", config.vocab_size, self.shape.width)
+        self._room = Workspace(self.shape, 1, bits)
+        self._layers: dict[int, tuple[Mapping[str, torch.Tensor], KernelLayer]] = {}
+
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
+        n, length = len(tokens), self.blocks.length
+        self._make_room(n)
+        self.blocks.room(length + len(parents))
+        positions = [length + depth for depth in depths(parents)[-n:]]
+        steps, keep = self._steps(positions, parents)
+        self._room.x[:n] = self.embedding[torch.tensor(tokens)]
+        for index, window in enumerate(self.windows):
+            if self.stop():
+                raise Interrupted
+            with self.source.layer(index) as tensors:
+                self._layer(index, tensors).forward(steps[window], self.blocks.structs[index])
+        del keep
+        return self._room.x[:n]
+
+    def _steps(self, positions: list[int], parents: Sequence[int]) -> tuple[dict[int | None, Step], list[torch.Tensor]]:
+        """A pass for each window there is, and the tensors they point into."""
+        length, at = self.blocks.length, torch.tensor(positions, dtype=torch.int32)
+        of, angles = torch.tensor(parents, dtype=torch.int32), self.angles.at(positions)
+        first = {w: torch.zeros_like(at) if w is None else (at + 1 - w).clamp(min=0) for w in set(self.windows)}
+        row = length + len(parents) - len(positions)
+        steps = {w: Step(angles, table.Pass(of.data_ptr(), seen.data_ptr(), length, len(of), len(at), table.threads()), row)
+                 for w, seen in first.items()}
+        return steps, [of, *first.values()]
+
+    def _make_room(self, n: int) -> None:
+        if n > self._room.most:
+            self._room = Workspace(self.shape, min(max(n, 2 * self._room.most), self.limits.tree * 2), self.bits)
+            self._layers.clear()
+        self._room.use(n)
+
+    def _layer(self, index: int, tensors: Mapping[str, torch.Tensor]) -> KernelLayer:
+        held = self._layers.get(index)
+        if held is None or held[0] is not tensors:
+            held = self._layers[index] = (tensors, KernelLayer(tensors, self.shape, self._room))
+        return held[1]
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        activations = Activations.empty(len(hidden), self.shape.width, self.bits)
+        rows.norm_quantise(hidden, self.norm, self.shape.eps, activations)
+        out = torch.empty(len(hidden), self.head.rows)
+        linear.linear([linear.matrix(self.head, out)], activations)
+        return out
+
+
+def windows(config: PretrainedConfig) -> list[int | None]:
+    """Each layer's sliding window."""
+    if config.model_type == "mistral":
+        return [config.sliding_window] * config.num_hidden_layers
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]

@@ -1,0 +1,88 @@
+"""One decoder layer on the CPU kernels: nine calls, all of whose arguments are made once."""
+
+from collections.abc import Mapping
+from ctypes import byref
+from dataclasses import dataclass
+
+import torch
+
+from specexec.engines.workspace import Shape, Workspace, matrices
+from specexec.errors import Damaged
+from specexec.formats import KINDS, Packed
+from specexec.kernels import linear, table
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every layer of one pass is given."""
+
+    angles: torch.Tensor  # fp32[n, 2, head_dim/2]
+    asked: table.Pass
+    row: int  # of the first token in the cache
+
+
+def packed(tensors: Mapping[str, torch.Tensor], name: str, rows: int, columns: int) -> Packed:
+    """The quantised matrix `name`, as it lies in `tensors`. Raises Damaged where it is missing or of another shape."""
+    codes, scales = tensors.get(f"{name}.weight"), tensors.get(f"{name}.scales")
+    kind = next((kind for kind, dtype in KINDS.items() if codes is not None and codes.dtype == dtype), None)
+    if codes is None or scales is None or kind is None:
+        raise Damaged(f'the model lacks the quantised matrix "{name}".', hint="fetch the model again")
+    try:
+        return Packed(kind, "tile16", rows, columns, codes, scales)
+    except ValueError as error:
+        raise Damaged(f'matrix "{name}": {error}.', hint="fetch the model again") from error
+
+
+def vector(tensors: Mapping[str, torch.Tensor], name: str, size: int) -> torch.Tensor:
+    """A norm's or a bias's fp32[size]. Raises Damaged."""
+    found = tensors.get(name)
+    if found is None or found.shape != (size,) or found.dtype != torch.float32:
+        raise Damaged(f'the model lacks "{name}" in fp32[{size}].', hint="fetch the model again")
+    return found
+
+
+class KernelLayer:
+    """A layer's tensors, bound to a workspace. Nothing is copied: the tensors' places are what counts."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], shape: Shape, room: Workspace) -> None:
+        self.room, self.shape, self.kernels, self._held = room, shape, table.needed(), tensors
+        self.input_norm, self.post_norm = (vector(tensors, f"{name}_layernorm.weight", shape.width).data_ptr()
+                                           for name in ("input", "post_attention"))
+        q, kv = shape.q, shape.kv
+        self.qkv = matrices(self._matrix("self_attn.q_proj", q, shape.width, room.qkv),
+                            self._matrix("self_attn.k_proj", kv, shape.width, room.qkv[:, q:]),
+                            self._matrix("self_attn.v_proj", kv, shape.width, room.qkv[:, q + kv :]))
+        self.o = matrices(self._matrix("self_attn.o_proj", shape.width, q, room.x, adds=True))
+        gate_up = room.gate_up.flatten(1)
+        self.gate_up = matrices(self._matrix("mlp.gate_proj", shape.ffn, shape.width, gate_up),
+                                self._matrix("mlp.up_proj", shape.ffn, shape.width, gate_up[:, shape.ffn :]))
+        self.down = matrices(self._matrix("mlp.down_proj", shape.width, shape.ffn, room.x, adds=True))
+        self.rope = self._rope()
+
+    def _matrix(self, name: str, rows: int, columns: int, out: torch.Tensor, adds: bool = False) -> table.Matrix:
+        bias = vector(self._held, f"{name}.bias", rows) if f"{name}.bias" in self._held else None
+        return linear.matrix(packed(self._held, name, rows, columns), out, bias, adds)
+
+    def _rope(self) -> table.Rope:
+        s, room = self.shape, self.room
+        norms = [vector(self._held, name, s.head_dim).data_ptr() if name in self._held else None
+                 for name in ("self_attn.q_norm.weight", "self_attn.k_norm.weight")]
+        return table.Rope(room.qkv.data_ptr(), None, *norms, room.q.data_ptr(), 0, s.heads, s.head_dim, 0, s.eps,
+                          s.head_dim**-0.5, 0)
+
+    def forward(self, step: Step, cache: table.Cache) -> None:
+        """The workspace's x through this layer."""
+        k, s, room = self.kernels, self.shape, self.room
+        self.rope.angles, self.rope.n, self.rope.row = step.angles.data_ptr(), step.asked.n, step.row
+        self.rope.threads = step.asked.threads
+        x = room.x.data_ptr()
+        k.norm_quantise(x, self.input_norm, s.width, s.eps, byref(room.width))
+        k.linear(self.qkv, 3, byref(room.width))
+        k.rope(byref(self.rope), byref(cache))
+        k.attend(byref(room.attention), byref(cache), byref(step.asked))
+        k.quantise(room.mixed.data_ptr(), s.q, byref(room.mixed_in))
+        k.linear(self.o, 1, byref(room.mixed_in))
+        k.norm_quantise(x, self.post_norm, s.width, s.eps, byref(room.width))
+        k.linear(self.gate_up, 2, byref(room.width))
+        k.silu_quantise(room.gate_up.data_ptr(), s.ffn, byref(room.ffn))
+        k.linear(self.down, 1, byref(room.ffn))

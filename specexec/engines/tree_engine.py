@@ -1,0 +1,102 @@
+"""What every engine over a KV cache does: settle it, evaluate what is missing with the tree, read logits in blocks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from specexec.errors import ContextFull
+from specexec.kv.cache import KVCache
+from specexec.roles import Limits, Reader
+from specexec.tree import ROOT, DraftTree
+
+READER_ROWS = 64
+READER_BYTES = 2**23  # larger temporaries are mapped and faulted in anew each time: up to 10 times slower, measured
+LARGEST_TREE = 2048
+
+
+class TreeEngine(ABC):
+    """Implements Engine but for the arithmetic.
+
+    rounding: logits closer than this may trade places when the shape of the passes changes.
+    passes: forwards of the whole model so far, each of which streams every weight once.
+    """
+
+    def __init__(self, cache: KVCache, limits: Limits, rounding: float, device: torch.device) -> None:
+        self.cache, self._limits, self.rounding, self.device = cache, limits, rounding, device
+        self.passes = 0
+        self._tokens: list[int] = []
+
+    @abstractmethod
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
+        """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become."""
+
+    @abstractmethod
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """fp32[k, >= vocabulary] of hidden[k, width]."""
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def sync(self, tokens: Sequence[int]) -> None:
+        self._tokens = list(tokens)
+
+    @torch.inference_mode()
+    def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
+        self._check_room(tree)
+        self._settle(tree, first)
+        missing = self._tokens[self.cache.length :]
+        while len(missing) > self.limits.tree:
+            chunk, missing = missing[: self.limits.tree], missing[self.limits.tree :]
+            self._evaluate(chunk, range(ROOT, len(chunk) - 1))
+            self.cache.rebase(range(len(chunk)))
+        above = len(missing) - 1  # the row above node 0
+        parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
+        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents])
+        self._read(hidden[len(missing) :], reader, first)
+
+    def _check_room(self, tree: DraftTree) -> None:
+        deepest = len(self._tokens) + max(tree.depth)
+        if deepest >= self.limits.context:
+            raise ContextFull(f"position {deepest:,} is asked for, the context is {self.limits.context:,}.",
+                              hint="a shorter prompt, or a larger --ctx-size")
+
+    def _settle(self, tree: DraftTree, first: int) -> None:
+        """Makes the cache hold a prefix of the tokens, as long as it can be, and of the tree its first nodes."""
+        kept = _common(self.cache.tokens, self._tokens)
+        if kept < self.cache.length:
+            self.cache.truncate(kept)
+        missing = self._tokens[self.cache.length :]
+        path = self.cache.branches.walk(missing)
+        if first and len(path) < len(missing):
+            raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
+        self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
+
+    def _survivors(self, tree: DraftTree, first: int, end: int) -> list[int]:
+        rows: list[int] = []
+        for token, parent in zip(tree.tokens[:first], tree.parents[:first], strict=True):
+            row = self.cache.branches.child(end if parent == ROOT else rows[parent], token)
+            if row is None:
+                raise ValueError("nodes before `first` were not evaluated by an earlier call")
+            rows.append(row)
+        return rows
+
+    def _evaluate(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
+        """Last hidden states [n, width]; the rows join the cache's tree. parents: rows of that tree, or ROOT."""
+        hidden = self._hidden(tokens, [*self.cache.branches.parents, *parents])
+        self.cache.admit(tokens, parents)
+        self.passes += 1
+        return hidden
+
+    def _read(self, hidden: torch.Tensor, reader: Reader, first: int) -> None:
+        rows = max(1, min(READER_ROWS, READER_BYTES // (4 * self.limits.vocabulary)))
+        for start in range(0, len(hidden), rows):
+            reader(first + start, self._logits(hidden[start : start + rows])[:, : self.limits.vocabulary])
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """The length of the longest common prefix."""
+    if list(a) == list(b[: len(a)]):
+        return len(a)
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,0 +1,199 @@
+"""The quantised tensor formats, defined once, with the exact dequantise that kernels are tested against.
+
+A weight is absmax * NF4[code] (nf4: QLoRA, Dettmers et al. 2023) or absmax * q / 127 (int8), where GROUP weights along K share
+an absmax in fp16. Ragged edges are filled with weights that are zero, to Kp columns and, in tile16, Np rows.
+
+rowmajor (bitsandbytes' order): codes uint8[N, Kp/2], high nibble = even column, or int8[N, Kp]; scales fp16[N, Kp/64].
+tile16 (16 rows side by side): codes uint8[Np/16, Kp/8, 16, 4], where byte j of a row's columns k0..k0+7 holds k0+j in its low
+nibble and k0+4+j in its high one, or int8[Np/16, Kp/4, 16, 4], a row's columns k0..k0+3; scales fp16[Np/16, Kp/64, 16].
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+GROUP = 64  # weights along K that share an absmax
+TILE = 16  # rows of a tile
+KINDS = {"nf4": torch.uint8, "int8": torch.int8}  # and the dtype of their codes
+LAYOUTS = ("rowmajor", "tile16")
+PAIRED = {"rowmajor": torch.uint8, "tile16": torch.int32}  # nf4 joins two columns, or two words of four
+ZERO = {"nf4": 7, "int8": 0}  # the code of a weight that is zero
+
+NF4 = torch.tensor([  # bitsandbytes' table
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+])  # fmt: skip
+EDGES = (NF4[:-1] + NF4[1:]) / 2  # a weight on an edge takes the lower code
+CELLS = 32  # a unit: so fine that no two edges share a cell
+BLOCK = 1 << 18  # weights worked on at a time: 6 MB of temporaries, near a core's cache
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A weight [rows, columns] as codes and scales of the dtypes and `shapes` that kind and layout ask for.
+
+    Both are contiguous: the kernels read them as they lie. Raises ValueError where they are not so.
+    """
+
+    kind: str
+    layout: str
+    rows: int
+    columns: int
+    codes: torch.Tensor
+    scales: torch.Tensor
+
+    def __post_init__(self) -> None:
+        codes, scales = shapes(self.kind, self.layout, self.rows, self.columns)
+        self._check("codes", self.codes, KINDS[self.kind], codes)
+        self._check("scales", self.scales, torch.float16, scales)
+
+    def _check(self, name: str, x: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        if (x.dtype, x.shape, x.is_contiguous()) != (dtype, shape, True):
+            of = f"{name} of {self.kind} {self.layout} [{self.rows}, {self.columns}]"
+            raise ValueError(f"{of} are contiguous {dtype}{list(shape)}, not {x.dtype}{list(x.shape)} in strides {x.stride()}")
+
+    @property
+    def padded_rows(self) -> int:
+        return self.rows + (-self.rows % TILE if self.layout == "tile16" else 0)
+
+    @property
+    def padded_columns(self) -> int:
+        return self.columns + -self.columns % GROUP
+
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.scales.nbytes
+
+
+def shapes(kind: str, layout: str, rows: int, columns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(shape of the codes, shape of the scales). Raises ValueError for a kind, layout or size that cannot be."""
+    if kind not in KINDS or layout not in LAYOUTS:
+        raise ValueError(f"{kind!r} in {layout!r} is not one of {', '.join(KINDS)} in one of {', '.join(LAYOUTS)}")
+    if rows < 1 or columns < 1:
+        raise ValueError(f"a weight of {rows} rows and {columns} columns is empty")
+    groups, tiles = -(-columns // GROUP), -(-rows // TILE)
+    width = groups * GROUP // (2 if kind == "nf4" else 1)
+    if layout == "rowmajor":
+        return (rows, width), (rows, groups)
+    return (tiles, width // 4, TILE, 4), (tiles, groups, TILE)
+
+
+def quantise(weight: torch.Tensor, kind: str, layout: str) -> Packed:
+    """weight[N, K] of any float dtype; nf4 codes are bitsandbytes'. A group whose absmax is 0 in fp16 becomes zero.
+
+    Raises ValueError for what is not a matrix of floats, holds NaN or an infinity, or has an absmax above fp16's range.
+    """
+    if weight.dim() != 2 or not weight.is_floating_point():
+        raise ValueError(f"a weight is a matrix of floats, not {weight.dtype}{list(weight.shape)}")
+    packed = _empty(kind, layout, weight.shape[0], weight.shape[1], weight.device)
+    for block in _blocks(packed):
+        _store(packed, block, *_encode(kind, weight.detach()[block].float().contiguous()))
+    return packed
+
+
+def relay(packed: Packed, layout: str) -> Packed:
+    """The same codes and scales in `layout`; packed itself where they already are."""
+    if packed.layout == layout:
+        return packed
+    other = _empty(packed.kind, layout, packed.rows, packed.columns, packed.codes.device)
+    for block in _blocks(packed):
+        _store(other, block, *_load(packed, block))
+    return other
+
+
+def dequantise(packed: Packed, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """dtype[N, K], rounded from fp32; int8's absmax * q is exact there, and / 127 rounds it once."""
+    weight = torch.empty(packed.rows, packed.columns, dtype=dtype, device=packed.codes.device)
+    for block in _blocks(packed):
+        weight[block] = _decode(packed.kind, *_load(packed, block))[:, : packed.columns]
+    return weight
+
+
+def _empty(kind: str, layout: str, rows: int, columns: int, device: torch.device) -> Packed:
+    codes, scales = shapes(kind, layout, rows, columns)
+    new = torch.empty(codes, dtype=KINDS[kind], device=device), torch.empty(scales, dtype=torch.float16, device=device)
+    return Packed(kind, layout, rows, columns, *new)
+
+
+def _blocks(packed: Packed) -> Iterator[slice]:
+    """Rows of whole tiles, but for the last."""
+    step = max(BLOCK // packed.padded_columns // TILE, 1) * TILE
+    return (slice(start, min(start + step, packed.rows)) for start in range(0, packed.rows, step))
+
+
+def _encode(kind: str, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(codes[n, Kp], scales fp16[n, Kp/64]) of weight fp32[n, K]."""
+    groups = F.pad(weight, (0, -weight.shape[1] % GROUP)).view(len(weight), -1, GROUP)
+    absmax = groups.abs().amax(-1)
+    scales = absmax.half()
+    if not bool(scales.isfinite().all()):
+        raise ValueError(f"The largest absmax is {float(absmax.max()):g}, but fp16 ends at 65504. Keep this tensor in bf16.")
+    steps = 1 / absmax if kind == "nf4" else 127 / scales.float()  # nf4 before absmax is rounded, as bitsandbytes does
+    x = groups * steps.masked_fill(scales == 0, 0)[..., None]
+    codes = _nearest(x) if kind == "nf4" else x.round_().clamp_(-127, 127).to(torch.int8)
+    return codes.flatten(1), scales
+
+
+def _cell(x: torch.Tensor) -> torch.Tensor:
+    """int32 0..64 of x fp32 in -1..1, rising with x."""
+    return (x * CELLS).add_(CELLS).int()
+
+
+EDGE_IN = torch.full((2 * CELLS + 1,), torch.inf).scatter(0, _cell(EDGES).long(), EDGES)  # of each cell
+EDGES_BEFORE = torch.bucketize(torch.arange(2 * CELLS + 1), _cell(EDGES)).to(torch.uint8)  # in the cells before each
+
+
+def _nearest(x: torch.Tensor) -> torch.Tensor:
+    """uint8 codes of x fp32 in -1..1: exactly torch.bucketize(x, EDGES), in an eighth of its time."""
+    cell = _cell(x).flatten()
+    above = x.flatten() > EDGE_IN.to(x.device).index_select(0, cell)
+    return EDGES_BEFORE.to(x.device).index_select(0, cell).add_(above).view(x.shape)
+
+
+def _decode(kind: str, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """fp32[n, Kp]"""
+    units = codes.float() if kind == "int8" else NF4.to(codes.device).index_select(0, codes.flatten().int())
+    weight = units.view(*scales.shape, GROUP) * scales.float()[..., None]
+    return (weight / 127 if kind == "int8" else weight).flatten(1)
+
+
+def _rows(packed: Packed, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes and scales of the rows `block`: [n, ...] of them as they lie, or [tiles, 16, ...] of their tiles."""
+    if packed.layout == "rowmajor":
+        return packed.codes[block], packed.scales[block]
+    tiles = slice(block.start // TILE, -(-block.stop // TILE))
+    return packed.codes[tiles].transpose(1, 2), packed.scales[tiles].transpose(1, 2)
+
+
+def _store(packed: Packed, block: slice, codes: torch.Tensor, scales: torch.Tensor) -> None:
+    """Writes codes[n, Kp] and scales[n, Kp/64] of the rows `block`, and zeros to their last tile's end."""
+    to_codes, to_scales = _rows(packed, block)
+    missing = (0, 0, 0, -len(codes) % TILE if packed.layout == "tile16" else 0)
+    codes = F.pad(codes, missing, value=ZERO[packed.kind])
+    lines = _joined(codes, packed.layout) if packed.kind == "nf4" else codes
+    to_codes.view(torch.int32).copy_(lines.view(to_codes.shape).view(torch.int32))  # words move far faster than bytes
+    to_scales.copy_(F.pad(scales, missing).view(to_scales.shape))
+
+
+def _load(packed: Packed, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """(codes[n, Kp], scales fp16[n, Kp/64]) of the rows `block`."""
+    lines, scales = _rows(packed, block)
+    if packed.layout == "tile16":
+        lines, scales = (x.flatten(0, 1).flatten(1)[: block.stop - block.start] for x in (lines, scales))
+    return _split(lines, packed.layout) if packed.kind == "nf4" else lines, scales
+
+
+def _joined(codes: torch.Tensor, layout: str) -> torch.Tensor:
+    """uint8[n, Kp/2] of nf4's codes uint8[n, Kp]."""
+    first, second = codes.view(PAIRED[layout]).view(len(codes), -1, 2).unbind(2)
+    return (first << 4 | second if layout == "rowmajor" else second << 4 | first).view(torch.uint8)
+
+
+def _split(lines: torch.Tensor, layout: str) -> torch.Tensor:
+    """nf4's codes uint8[n, Kp]: undoes _joined."""
+    words, mask = lines.view(PAIRED[layout]), 0x0F if layout == "rowmajor" else 0x0F0F0F0F
+    pair = words >> 4 & mask, words & mask
+    return torch.stack(pair if layout == "rowmajor" else pair[::-1], -1).flatten(1).view(torch.uint8)

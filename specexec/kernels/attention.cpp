@@ -1,0 +1,324 @@
+// Attention of the queries of a tree over bf16 keys and values, by blocks of 64 absolute positions.
+//
+// A query takes its blocks in order of position, and the keys of a block in order, each sum fused step by step; a chunk of 64
+// blocks begins anew, and chunks merge in order. So a query's result does not depend on which of its keys are committed, on
+// the tree around it, or on threads. Blocks that all queries of a task see whole are done together; the others one query at
+// a time, through the rows of its own path.   Online softmax: Milakov and Gimelshein 2018; tasks by chunk: Flash-Decoding, Dao 2023
+#include <algorithm>
+#include <vector>
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace specexec::SPECEXEC_ISA {
+
+constexpr int64_t kBlock = 64, kChunk = 64 * kBlock;
+constexpr int64_t kTaskRows = 48;
+constexpr float kNever = -1e30f;  // below any score; e^(kNever - x) is 0
+constexpr double kAttendWorthWaking = 3e5;
+
+struct Query {
+  int64_t contiguous;         // rows it sees that lie in order of position: committed ones and the trunk of the tree
+  int64_t first;              // first position in its window
+  const int64_t *path;        // rows of the rest of its path
+  int64_t depth;              // how many
+  int64_t end() const { return contiguous + depth; }
+};
+
+struct Queries {
+  std::vector<Query> each;
+  std::vector<int64_t> rows;
+
+  explicit Queries(const SpecexecPass &p) {
+    int64_t trunk = 0;
+    while (trunk < p.t && p.parents[trunk] == trunk - 1) trunk++;
+    std::vector<int64_t> starts;
+    for (int64_t i = 0; i < p.n; i++) {
+      if (!p.t) {
+        each.push_back({p.committed, p.first[i], nullptr, 0}), starts.push_back(0);
+        continue;
+      }
+      const size_t start = rows.size();
+      int64_t r = p.t - p.n + i;
+      for (; r >= trunk; r = p.parents[r]) rows.push_back(p.committed + r);
+      std::reverse(rows.begin() + int64_t(start), rows.end());
+      starts.push_back(int64_t(start));
+      each.push_back({p.committed + r + 1, p.first[i], nullptr, int64_t(rows.size() - start)});
+    }
+    for (size_t i = 0; i < each.size(); i++) each[i].path = rows.data() + starts[i];
+  }
+};
+
+// What some rows (a query and a head each) know so far: the running maximum, the sum and the mix of values under it.
+struct State {
+  float *most, *total, *mix;
+  int64_t dim;
+  State at(int64_t row) const { return {most + row, total + row, mix + row * dim, dim}; }
+  static int64_t floats(int64_t rows, int64_t dim) { return rows * (dim + 2); }
+  static State over(float *p, int64_t rows, int64_t dim) { return {p, p + rows, p + 2 * rows, dim}; }
+  void clear(int64_t rows) const {
+    std::fill_n(most, rows, kNever), std::fill_n(total, rows, 0.f), std::fill_n(mix, rows * dim, 0.f);
+  }
+};
+
+// scores[r][t * 16 ..] = q[r] . the 16 keys of tiles[t]
+template <int R, int T> static void score(const float *const *q, const uint16_t *const *tiles, int64_t dim, float *scores) {
+  F acc[T][R];
+  for (int t = 0; t < T; t++)
+    for (int r = 0; r < R; r++) acc[t][r] = zero();
+  for (int64_t d = 0; d < dim; d += 2) {
+    F even[T], odd[T];
+    for (int t = 0; t < T; t++) {
+      pairs(tiles[t] + d * 16, even[t], odd[t]);
+      prefetch(tiles[t] + d * 16 + kBlock * dim);  // the next block: tiles are pages, which the CPU's own prefetch ends at
+    }
+    for (int r = 0; r < R; r++) {
+      const F a = set(q[r][d]);
+      for (int t = 0; t < T; t++) acc[t][r] = fma(even[t], a, acc[t][r]);
+    }
+    for (int r = 0; r < R; r++) {
+      const F b = set(q[r][d + 1]);
+      for (int t = 0; t < T; t++) acc[t][r] = fma(odd[t], b, acc[t][r]);
+    }
+  }
+  for (int t = 0; t < T; t++)
+    for (int r = 0; r < R; r++) store(scores + r * kBlock + t * 16, acc[t][r]);
+}
+
+// mix[r] += weights[r][k] * the value at `at(k)`, k in order; at(k) < 0: none there
+template <int R, int S, class At>
+static void mix_slabs(const float *weights, const uint16_t *values, const At &at, int64_t dim, int64_t from, float *mix) {
+  F acc[R][2 * S];
+  for (int r = 0; r < R; r++)
+    for (int s = 0; s < 2 * S; s++) acc[r][s] = load(mix + r * dim + from + s * 16);
+  for (int64_t k = 0; k < kBlock; k++) {
+    const int64_t row = at(k);
+    if (row < 0) continue;
+    F v[2 * S];
+    for (int s = 0; s < S; s++) {
+      const uint16_t *p = values + row * dim + from + s * 32;
+      pairs(p, v[2 * s], v[2 * s + 1]);
+      prefetch(p + kBlock * dim);
+    }
+    for (int r = 0; r < R; r++) {
+      const F w = set(weights[r * kBlock + k]);
+      for (int s = 0; s < 2 * S; s++) acc[r][s] = fma(w, v[s], acc[r][s]);
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int s = 0; s < 2 * S; s++) store(mix + r * dim + from + s * 16, acc[r][s]);
+}
+
+template <int R, class At>
+static void mix(const float *weights, const uint16_t *values, const At &at, int64_t dim, float *to) {
+  constexpr int kSlabs = R * 4 <= kAttendRows * 2 ? 2 : 1;
+  int64_t d = 0;
+  for (; d + 32 * kSlabs <= dim; d += 32 * kSlabs) mix_slabs<R, kSlabs>(weights, values, at, dim, d, to);
+  for (; d < dim; d += 32) mix_slabs<R, 1>(weights, values, at, dim, d, to);
+}
+
+// Scores of one block become weights under the new maximum; the state so far shrinks to it. Masked scores weigh nothing.
+static void soften(float *scores, const State &s) {
+  F v[4], w[4];
+  for (int i = 0; i < 4; i++) v[i] = load(scores + 16 * i);
+  const float most = std::max(*s.most, largest(max(max(v[0], v[1]), max(v[2], v[3]))));
+  const F peak = set(most), never = set(kNever);
+  for (int i = 0; i < 4; i++) {
+    w[i] = where_above(v[i], never, exp(sub(v[i], peak)));
+    store(scores + 16 * i, w[i]);
+  }
+  if (most != *s.most) {
+    const F shrink = exp(set(*s.most - most));
+    float one[16];
+    store(one, shrink);
+    *s.total *= one[0], *s.most = most;
+    for (int64_t d = 0; d < s.dim; d += 16) store(s.mix + d, mul(load(s.mix + d), shrink));
+  }
+  *s.total += sum(add(add(w[0], w[1]), add(w[2], w[3])));
+}
+
+struct Head {  // one KV head's rows
+  const uint16_t *keys, *values;
+  int64_t dim;
+  const uint16_t *tile(int64_t row) const { return keys + row / 16 * 16 * dim; }
+};
+
+// A whole block for R rows at once. first[r]: the first position row r sees.
+template <int R>
+static void whole_block(const Head &h, int64_t start, const float *const *q, const int64_t *first, const State &s) {
+  constexpr int kTiles = R * 4 <= kAttendRows * 2 ? 4 : kAttendRows >= 12 ? 2 : 1;
+  float scores[R * kBlock];
+  for (int64_t t = 0; t < 4; t += kTiles) {
+    const uint16_t *tiles[kTiles];
+    for (int i = 0; i < kTiles; i++) tiles[i] = h.tile(start + (t + i) * 16);
+    score<R, kTiles>(q, tiles, h.dim, scores + t * 16);
+  }
+  for (int r = 0; r < R; r++) {
+    for (int64_t k = 0; k < std::min(first[r] - start, kBlock); k++) scores[r * kBlock + k] = 2 * kNever;
+    soften(scores + r * kBlock, s.at(r));
+  }
+  mix<R>(scores, h.values, [start](int64_t k) { return start + k; }, h.dim, s.mix);
+}
+
+template <int R>
+static void whole_blocks(const Head &h, int64_t start, int64_t rows, const float *const *q, const int64_t *first, const State &s) {
+  int64_t r = 0;
+  for (; r + R <= rows; r += R) whole_block<R>(h, start, q + r, first + r, s.at(r));
+  if constexpr (R > 1) {
+    if (r < rows) whole_blocks<(R > 8 ? 8 : R / 2)>(h, start, rows - r, q + r, first + r, s.at(r));
+  }
+}
+
+// The block at `start` for the heads of one query, through its own rows.
+template <int R>
+static void own_block(const Head &h, int64_t start, const float *const *q, const Query &query, const State &s) {
+  int64_t rows[kBlock], tiles[kBlock], count = 0;
+  for (int64_t k = 0; k < kBlock; k++) {
+    const int64_t p = start + k;
+    rows[k] = p < query.first || p >= query.end() ? -1 : p < query.contiguous ? p : query.path[p - query.contiguous];
+    if (rows[k] >= 0 && (!count || tiles[count - 1] != rows[k] / 16)) tiles[count++] = rows[k] / 16;
+  }
+  float all[kBlock / 4][R * kBlock], scores[R * kBlock];  // four tiles each
+  for (int64_t c = 0; c < count; c += 4) {
+    const uint16_t *four[4];
+    for (int64_t i = 0; i < 4; i++) four[i] = h.tile(tiles[std::min(c + i, count - 1)] * 16);
+    score<R, 4>(q, four, h.dim, all[c / 4]);
+  }
+  std::fill_n(scores, R * kBlock, 2 * kNever);
+  int64_t c = 0;
+  for (int64_t k = 0; k < kBlock; k++) {
+    if (rows[k] < 0) continue;
+    while (tiles[c] != rows[k] / 16) c++;
+    for (int r = 0; r < R; r++) scores[r * kBlock + k] = all[c / 4][r * kBlock + c % 4 * 16 + rows[k] % 16];
+  }
+  for (int r = 0; r < R; r++) soften(scores + r * kBlock, s.at(r));
+  mix<R>(scores, h.values, [&rows](int64_t k) { return rows[k]; }, h.dim, s.mix);
+}
+
+template <int R>
+static void own_blocks(const Head &h, int64_t start, int64_t heads, const float *const *q, const Query &query, const State &s) {
+  int64_t r = 0;
+  for (; r + R <= heads; r += R) own_block<R>(h, start, q + r, query, s.at(r));
+  if constexpr (R > 1) {
+    if (r < heads) own_blocks<R / 2>(h, start, heads - r, q + r, query, s.at(r));
+  }
+}
+
+// total += part, chunk after chunk
+static void merge(const State &total, const State &part, int64_t rows) {
+  for (int64_t r = 0; r < rows; r++) {
+    const State a = total.at(r), b = part.at(r);
+    const float most = std::max(*a.most, *b.most);
+    const F x = exp(set(*a.most - most)), y = exp(set(*b.most - most));
+    float u[16], v[16];
+    store(u, x), store(v, y);
+    *a.total = *a.total * u[0] + *b.total * v[0], *a.most = most;
+    for (int64_t d = 0; d < a.dim; d += 16) store(a.mix + d, fma(load(b.mix + d), y, mul(load(a.mix + d), x)));
+  }
+}
+
+// Some consecutive queries and one KV head.
+struct Task {
+  const SpecexecAttention &what;
+  Head head;
+  const Query *queries;
+  int64_t index, count, group, kv_head;  // of the first query; how many; heads a KV head
+  std::vector<const float *> q;
+  std::vector<int64_t> first;
+  int64_t whole_from = 0, whole_to = INT64_MAX, end = 0;  // positions: blocks all see whole, the last one any sees
+
+  Task(const SpecexecAttention &a, const SpecexecCache &c, const Queries &all, int64_t kv, int64_t from, int64_t to)
+      : what(a), head{c.keys + kv * c.capacity * c.dim, c.values + kv * c.capacity * c.dim, c.dim},
+        queries(all.each.data() + from), index(from), count(to - from), group(a.heads / c.kv_heads), kv_head(kv) {
+    whole_from = INT64_MAX;
+    for (int64_t i = 0; i < count; i++) {
+      whole_from = std::min(whole_from, queries[i].first / kBlock * kBlock);
+      whole_to = std::min(whole_to, queries[i].contiguous / kBlock * kBlock);
+      end = std::max(end, queries[i].end());
+      for (int64_t g = 0; g < group; g++) {
+        q.push_back(a.q + ((from + i) * a.heads + kv * group + g) * c.dim);
+        first.push_back(queries[i].first);
+      }
+    }
+  }
+  int64_t rows() const { return count * group; }
+  int64_t first_chunk() const { return whole_from / kChunk; }
+  int64_t chunks() const { return (end + kChunk - 1) / kChunk; }
+
+  void chunk(int64_t c, const State &s) const {
+    s.clear(rows());
+    const int64_t from = c * kChunk, to = from + kChunk;
+    for (int64_t b = std::max(from, whole_from); b < std::min(to, whole_to); b += kBlock)
+      whole_blocks<kAttendRows>(head, b, rows(), q.data(), first.data(), s);
+    for (int64_t i = 0; i < count; i++)
+      for (int64_t b = std::max(from, std::max(whole_to, queries[i].first / kBlock * kBlock)); b < std::min(to, queries[i].end()); b += kBlock)
+        own_blocks<4>(head, b, group, q.data() + i * group, queries[i], s.at(i * group));
+  }
+
+  void finish(const State &s) const {
+    for (int64_t r = 0; r < rows(); r++) {
+      const State row = s.at(r);
+      const int64_t at = (index + r / group) * what.heads + kv_head * group + r % group;
+      for (int64_t d = 0; d < what.out_dim; d++) what.out[at * what.out_dim + d] = row.mix[d] / *row.total;
+      if (what.log_sum_exp) what.log_sum_exp[at] = *row.most + std::log(*row.total);
+    }
+  }
+};
+
+static float *scratch(int64_t floats) {
+  static thread_local std::vector<float> room;
+  if (int64_t(room.size()) < floats) room.resize(size_t(floats));
+  return room.data();
+}
+
+static void whole_task(const Task &task) {  // all its chunks, one after another
+  const int64_t rows = task.rows(), dim = task.head.dim, size = State::floats(rows, dim);
+  float *room = scratch(2 * size);
+  const State total = State::over(room, rows, dim), part = State::over(room + size, rows, dim);
+  task.chunk(task.first_chunk(), total);
+  for (int64_t c = task.first_chunk() + 1; c < task.chunks(); c++) {
+    task.chunk(c, part);
+    merge(total, part, rows);
+  }
+  task.finish(total);
+}
+
+// few tasks over many keys: every chunk on its own, merged at the end
+static void split_tasks(const std::vector<Task> &tasks, int threads) {
+  struct Piece { const Task *task; int64_t chunk; int64_t at; };
+  std::vector<Piece> pieces;
+  int64_t size = 0;
+  for (const Task &t : tasks)
+    for (int64_t c = t.first_chunk(); c < t.chunks(); c++) {
+      pieces.push_back({&t, c, size});
+      size += State::floats(t.rows(), t.head.dim);
+    }
+  std::vector<float> room(static_cast<size_t>(size));
+  const auto state = [&](const Piece &p) { return State::over(room.data() + p.at, p.task->rows(), p.task->head.dim); };
+  (void)threads;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (size_t i = 0; i < pieces.size(); i++) pieces[i].task->chunk(pieces[i].chunk, state(pieces[i]));
+  for (size_t i = 0, j; i < pieces.size(); i = j) {
+    for (j = i + 1; j < pieces.size() && pieces[j].task == pieces[i].task; j++)
+      merge(state(pieces[i]), state(pieces[j]), pieces[i].task->rows());
+    pieces[i].task->finish(state(pieces[i]));
+  }
+}
+
+static void attend(const SpecexecAttention *what, const SpecexecCache *over, const SpecexecPass *pass) {
+  const Queries queries(*pass);
+  const int64_t step = std::max<int64_t>(1, kTaskRows / (what->heads / over->kv_heads));
+  std::vector<Task> tasks;
+  for (int64_t h = 0; h < over->kv_heads; h++)
+    for (int64_t i = 0; i < pass->n; i += step) tasks.emplace_back(*what, *over, queries, h, i, std::min(i + step, pass->n));
+  const int threads = pass->threads;
+  const double work = double(pass->n) * double(what->heads * over->dim) * double(pass->committed + pass->n);
+  if (threads > 1 && work > kAttendWorthWaking && int64_t(tasks.size()) < 3 * threads && tasks[0].chunks() > 1)
+    return split_tasks(tasks, threads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && work > kAttendWorthWaking)
+  for (size_t i = 0; i < tasks.size(); i++) whole_task(tasks[i]);
+}
+
+void fill_attention(Kernels &k) { k.attend = attend; }
+
+}  // namespace specexec::SPECEXEC_ISA

@@ -1,0 +1,73 @@
+"""Attention over bf16 keys and values in blocks of 64 absolute positions (attention.cpp), and what it is in plain torch."""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+
+from specexec.kernels import memory, table
+from specexec.tree import ROOT
+
+ROWS, DIMS = 16, 32  # keys lie in tiles of 16 rows; a head is filled with zeros to whole 32s
+
+
+def padded(head_dim: int) -> int:
+    return -(-head_dim // DIMS) * DIMS
+
+
+def empty_cache(kv_heads: int, capacity: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """bf16 keys[kv_heads, capacity/16, dim/2, 16, 2] and values[kv_heads, capacity, dim], zeros; capacity: whole 64s."""
+    dim = padded(head_dim)
+    return (memory.zeros((kv_heads, capacity // ROWS, dim // 2, ROWS, 2), torch.bfloat16),
+            memory.zeros((kv_heads, capacity, dim), torch.bfloat16))
+
+
+def struct(keys: torch.Tensor, values: torch.Tensor) -> table.Cache:
+    return table.Cache(keys.data_ptr(), values.data_ptr(), values.shape[1], values.shape[0], values.shape[2])
+
+
+def place(keys: torch.Tensor, values: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: int) -> None:
+    """k, v[kv_heads, n, head_dim] to the cache's rows from `row` on: what rope does, in torch."""
+    n, dim = k.shape[1], k.shape[2]
+    rows = torch.arange(row, row + n)
+    keys[:, rows // ROWS, : dim // 2, rows % ROWS] = k.to(keys.dtype).view(len(k), n, -1, 2).transpose(0, 1)
+    order = torch.arange(dim)
+    values[:, row : row + n, order // 32 * 32 + order % 16 * 2 + order % 32 // 16] = v.to(values.dtype)
+
+
+def attend(
+    q: torch.Tensor, cache: table.Cache, committed: int, parents: torch.Tensor, first: torch.Tensor,
+    out: torch.Tensor, log_sum_exp: torch.Tensor | None = None,
+) -> None:
+    """fp32 out[n, heads, head_dim] of roped and scaled fp32 q[n, heads, dim].
+
+    parents: int32[t], of the tree's rows, the last n of which ask; t = 0: n queries of the committed rows alone.
+    first: int32[n], the first position each sees. log_sum_exp: fp32[n, heads].
+    """
+    what = table.Attention(q.data_ptr(), out.data_ptr(), log_sum_exp.data_ptr() if log_sum_exp is not None else None,
+                           q.shape[1], out.shape[2])
+    asked = table.Pass(parents.data_ptr(), first.data_ptr(), committed, len(parents), len(q), table.threads())
+    table.needed().attend(ctypes.byref(what), ctypes.byref(cache), ctypes.byref(asked))
+
+
+def reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, committed: int, parents: Sequence[int], first: Sequence[int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(float64 out[n, heads, head_dim], log_sum_exp[n, heads]) of q[n, heads, head_dim] over k, v[kv_heads, rows, head_dim]."""
+    outs, sums = [], []
+    for i, row in enumerate(range(len(parents) - len(q), len(parents))):
+        rows = [*range(committed), *path(parents, row, committed)][first[i] :]
+        group = q.shape[1] // len(k)
+        scores = torch.einsum("hgd,hrd->hgr", q[i].double().view(len(k), group, -1), k[:, rows].double())
+        sums.append(scores.logsumexp(-1).flatten())
+        outs.append(torch.einsum("hgr,hrd->hgd", scores.softmax(-1), v[:, rows].double()).flatten(0, 1))
+    return torch.stack(outs), torch.stack(sums)
+
+
+def path(parents: Sequence[int], row: int, committed: int) -> list[int]:
+    """The cache's rows from the tree's top down to `row`; none for a negative one."""
+    found: list[int] = []
+    while row > ROOT:
+        found.append(committed + row)
+        row = parents[row]
+    return found[::-1]

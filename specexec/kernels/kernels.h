@@ -1,0 +1,78 @@
+// The plain C interface of the kernels, and the table that each instruction set fills. ABI changes with any struct or signature.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#define SPECEXEC_ABI 1
+
+extern "C" {
+
+// A quantised matrix in layout tile16 (formats.py) and where its products go.
+struct SpecexecMatrix {
+  const uint8_t *codes;     // nf4: [rows/16][columns/8][16][4] bytes; int8: [rows/16][columns/4][16][4]
+  const uint16_t *scales;   // fp16 [rows/16][groups][16]
+  const float *bias;        // fp32 [rows], or null
+  float *out;               // fp32 [n][stride]
+  int64_t rows, stride;     // rows: those that exist; the codes are padded to 16
+  int32_t kind, adds;       // kind: 0 nf4, 1 int8. adds: out += product, instead of out = product
+};
+
+// Quantised activations: x = scale * q, per token and group of 64 columns. Tokens lie in tiles of `Kernels::tokens`, the last
+// tile as wide as there are tokens left; within a tile of width w:
+struct SpecexecActivations {
+  void *q;                  // bits 8: int8 [columns/4][w][4]; bits 16: int16 [columns/2][w][2], of every 4 columns 0, 2, 1, 3
+  float *scale;             // fp32 [groups][w]
+  int32_t *sum;             // int32 [groups][w], sums of q
+  int64_t n, groups;
+  int32_t bits, threads;
+};
+
+// One layer's rows of keys and values: the committed ones, then the tree's. dim is padded to 32 with zeros.
+struct SpecexecCache {
+  uint16_t *keys;           // bf16 [kv_heads][capacity/16][dim/2][16][2]
+  uint16_t *values;         // bf16 [kv_heads][capacity][dim], within every 32: 0, 16, 1, 17, ...
+  int64_t capacity, kv_heads, dim;
+};
+
+// What every layer of one pass knows about its n queries, the last n of the tree's t rows.
+struct SpecexecPass {
+  const int32_t *parents;   // [t], row of the parent in the tree, or -1; t = 0: queries see the committed rows alone
+  const int32_t *first;     // [n], the first position each query sees
+  int64_t committed, t, n;
+  int32_t threads;
+};
+
+struct SpecexecAttention {
+  const float *q;           // fp32 [n][heads][dim], roped and scaled
+  float *out;               // fp32 [n][heads][out_dim]
+  float *log_sum_exp;       // fp32 [n][heads], or null
+  int64_t heads, out_dim;
+};
+
+// Splits one token's joined projections into roped queries, and keys and values in their place.
+struct SpecexecRope {
+  const float *qkv;         // fp32 [n][(heads + 2 * kv_heads) * head_dim]
+  const float *angles;      // fp32 [n][2][head_dim/2]: cosines, sines
+  const float *q_norm, *k_norm;  // fp32 [head_dim], or null
+  float *q;                 // fp32 [n][heads][dim]
+  int64_t n, heads, head_dim, row;  // row: in the cache, of the first token
+  float eps, scaling;
+  int32_t threads;
+};
+}
+
+namespace specexec {
+
+struct Kernels {
+  int64_t tokens;
+  void (*quantise)(const float *x, int64_t columns, const SpecexecActivations *to);
+  void (*linear)(const SpecexecMatrix *matrices, int64_t count, const SpecexecActivations *x);
+  void (*norm)(const float *x, const float *weight, int64_t n, int64_t columns, float eps, float *out, int32_t threads);
+  void (*norm_quantise)(const float *x, const float *weight, int64_t columns, float eps, const SpecexecActivations *to);
+  void (*silu_quantise)(const float *gate_up, int64_t columns, const SpecexecActivations *to);
+  void (*rope)(const SpecexecRope *what, const SpecexecCache *to);
+  void (*attend)(const SpecexecAttention *what, const SpecexecCache *over, const SpecexecPass *pass);
+  void (*move)(const SpecexecCache *cache, int64_t layers, int64_t to, const int64_t *from, int64_t count);
+};
+
+}  // namespace specexec

@@ -1,0 +1,394 @@
+// Sixteen lanes at a time, the same operations in the same order on every instruction set.
+//
+// F: 16 fp32. I: 16 int32. B: 64 bytes of weights, ready for dot8 or dot16. Compiled once per instruction set: SPECEXEC_ISA
+// names the namespace, the compiler's own macros choose the instructions.
+#pragma once
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace specexec::SPECEXEC_ISA {
+
+#define EACH(i) [&](auto i) __attribute__((always_inline))
+#define INLINE_METHOD inline __attribute__((always_inline))
+#define INLINE static INLINE_METHOD
+
+template <class Body, int... I> INLINE void repeat(Body body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+// body(0), ... body(N - 1), written out: arrays of vectors in a loop that is unrolled later stay in memory
+template <int N, class Body> INLINE void repeat(Body body) { repeat(body, std::make_integer_sequence<int, N>{}); }
+
+INLINE int32_t word(const void *p) {
+  int32_t x;
+  std::memcpy(&x, p, 4);
+  return x;
+}
+
+INLINE float from_bf16(uint16_t x) {
+  uint32_t u = uint32_t(x) << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+
+INLINE uint16_t to_bf16(float f) {  // to the nearest, ties to even
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  if ((u & 0x7fffffff) > 0x7f800000) return uint16_t(u >> 16) | 64;
+  return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+#if defined(__AVX512VNNI__)
+
+// Of a linear: blocks of 16 rows, and tokens, of one tile, which the registers hold; up to how many tokens weights are unpacked
+// as they are used, and not first into a panel.
+constexpr int kTileRows = 2, kTokens = 12, kDirectTokens = 72;
+constexpr int kAttendRows = 12;
+constexpr int kOffset = 128;  // dot8 wants unsigned weights: they are stored 128 larger
+constexpr bool kFused = true;
+
+struct F { __m512 v; };
+struct I { __m512i v; };
+struct B { __m512i v; };
+
+INLINE F zero() { return {_mm512_setzero_ps()}; }
+INLINE F set(float x) { return {_mm512_set1_ps(x)}; }
+INLINE F load(const float *p) { return {_mm512_loadu_ps(p)}; }
+INLINE void store(float *p, F a) { _mm512_storeu_ps(p, a.v); }
+INLINE F add(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
+INLINE F sub(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
+INLINE F mul(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
+INLINE F div(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
+INLINE F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+INLINE F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+INLINE F abs(F a) { return {_mm512_abs_ps(a.v)}; }
+INLINE float sum(F a) { return _mm512_reduce_add_ps(a.v); }
+INLINE float largest(F a) { return _mm512_reduce_max_ps(a.v); }
+INLINE F where_above(F a, F limit, F b) {  // b where a > limit, else 0
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, limit.v, _CMP_GT_OQ), b.v)};
+}
+INLINE F nearest(F a) { return {_mm512_roundscale_ps(a.v, 0)}; }
+INLINE F scale2(F a, F n) { return {_mm512_scalef_ps(a.v, n.v)}; }  // a * 2^n
+INLINE F halves(const uint16_t *p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p))}; }
+// 32 bf16 words: the even ones to `a`, the odd ones to `b`
+INLINE void pairs(const uint16_t *p, F &a, F &b) {
+  __m512i w = _mm512_loadu_si512(p);
+  a.v = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+  b.v = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(int(0xffff0000))));
+}
+INLINE I izero() { return {_mm512_setzero_si512()}; }
+INLINE I iset(int x) { return {_mm512_set1_epi32(x)}; }
+INLINE I iadd(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+INLINE F real(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+INLINE I whole(F a) { return {_mm512_cvtps_epi32(a.v)}; }
+INLINE int isum(I a) { return _mm512_reduce_add_epi32(a.v); }
+INLINE void store8(int8_t *p, I a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a.v)); }
+INLINE void store16(int16_t *p, I a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(a.v)); }
+INLINE B bytes(const void *p) { return {_mm512_loadu_si512(p)}; }
+INLINE void keep(void *p, B a) { _mm512_storeu_si512(p, a.v); }
+// acc[lane] += sum of 4 (w + kOffset) * x, w int8
+// (in assembly: of its intrinsic, GCC 12 makes two moves and a store a product)
+INLINE I dot8(I acc, B w, int32_t x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc.v) : "v"(w.v), "v"(_mm512_set1_epi32(x)));
+  return acc;
+}
+// acc[lane] += sum of 2 w * x, w int16
+INLINE I dot16(I acc, B w, int32_t x) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(acc.v) : "v"(w.v), "v"(_mm512_set1_epi32(x)));
+  return acc;
+}
+INLINE B offset(B w) { return {_mm512_xor_si512(w.v, _mm512_set1_epi8(char(128)))}; }
+INLINE B even16(B w) { return {_mm512_srai_epi16(_mm512_slli_epi16(w.v, 8), 8)}; }
+INLINE B odd16(B w) { return {_mm512_srai_epi16(w.v, 8)}; }
+INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+// A table of 16 bytes (offset where dot8 wants it) or of 16 int16, looked up by nibbles.
+struct Table8 {
+  __m512i t;
+  explicit Table8(const int8_t *values) : t(offset({_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)values))}).v) {}
+  void look(B p, B *out) const {
+    const __m512i m = _mm512_set1_epi8(15);
+    out[0].v = _mm512_shuffle_epi8(t, _mm512_and_si512(p.v, m));
+    out[1].v = _mm512_shuffle_epi8(t, _mm512_and_si512(_mm512_srli_epi16(p.v, 4), m));
+  }
+};
+struct Table16 {
+  __m512i t;
+  explicit Table16(const int16_t *values) : t(_mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)values))) {}
+  // nibbles 0, 2, 1, 3 of each 16-bit word: columns (0,2), (1,3), (4,6), (5,7) of eight
+  void look(B p, B *out) const {
+    out[0].v = _mm512_permutexvar_epi16(p.v, t);
+    out[1].v = _mm512_permutexvar_epi16(_mm512_srli_epi16(p.v, 8), t);
+    out[2].v = _mm512_permutexvar_epi16(_mm512_srli_epi16(p.v, 4), t);
+    out[3].v = _mm512_permutexvar_epi16(_mm512_srli_epi16(p.v, 12), t);
+  }
+};
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 4;
+constexpr int kAttendRows = 4;
+constexpr int kOffset = 0;
+constexpr bool kFused = true;
+
+struct F { __m256 a, b; };
+struct I { __m256i a, b; };
+struct B { __m256i a, b; };
+
+INLINE F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+INLINE F set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+INLINE F load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+INLINE void store(float *p, F x) { _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b); }
+INLINE F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+INLINE F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+INLINE F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+INLINE F div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+INLINE F fma(F x, F y, F z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+INLINE F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+INLINE F abs(F x) {
+  const __m256 m = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  return {_mm256_and_ps(x.a, m), _mm256_and_ps(x.b, m)};
+}
+INLINE float sum(F x) {
+  __m256 s = _mm256_add_ps(x.a, x.b);
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+INLINE float largest(F x) {
+  __m256 s = _mm256_max_ps(x.a, x.b);
+  __m128 q = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+  q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+INLINE F where_above(F x, F limit, F y) {
+  return {_mm256_and_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_GT_OQ), y.a), _mm256_and_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_GT_OQ), y.b)};
+}
+INLINE F nearest(F x) { return {_mm256_round_ps(x.a, 8), _mm256_round_ps(x.b, 8)}; }
+INLINE __m256 scale2(__m256 x, __m256 n) {
+  return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)));
+}
+INLINE F scale2(F x, F n) { return {scale2(x.a, n.a), scale2(x.b, n.b)}; }
+INLINE F halves(const uint16_t *p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
+}
+INLINE void pairs(const uint16_t *p, F &x, F &y) {
+  const __m256i m = _mm256_set1_epi32(int(0xffff0000));
+  __m256i u = _mm256_loadu_si256((const __m256i *)p), w = _mm256_loadu_si256((const __m256i *)(p + 16));
+  x = {_mm256_castsi256_ps(_mm256_slli_epi32(u, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(w, 16))};
+  y = {_mm256_castsi256_ps(_mm256_and_si256(u, m)), _mm256_castsi256_ps(_mm256_and_si256(w, m))};
+}
+INLINE I izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+INLINE I iset(int x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+INLINE I iadd(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+INLINE F real(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+INLINE I whole(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+INLINE int isum(I x) {
+  alignas(32) int32_t l[8];
+  _mm256_store_si256((__m256i *)l, _mm256_add_epi32(x.a, x.b));
+  return l[0] + l[1] + l[2] + l[3] + l[4] + l[5] + l[6] + l[7];
+}
+INLINE void store16(int16_t *p, I x) {
+  _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8));
+}
+INLINE void store8(int8_t *p, I x) {
+  __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
+  _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)));
+}
+INLINE B bytes(const void *p) { return {_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1)}; }
+INLINE void keep(void *p, B x) { _mm256_storeu_si256((__m256i *)p, x.a), _mm256_storeu_si256((__m256i *)p + 1, x.b); }
+INLINE __m256i dot8(__m256i acc, __m256i w, __m256i x) {  // |w|, |x| <= 127: pairs of products fit int16
+  __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
+}
+INLINE I dot8(I acc, B w, int32_t x) {
+  __m256i v = _mm256_set1_epi32(x);
+  return {dot8(acc.a, w.a, v), dot8(acc.b, w.b, v)};
+}
+INLINE I dot16(I acc, B w, int32_t x) {
+  __m256i v = _mm256_set1_epi32(x);
+  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(w.a, v)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(w.b, v))};
+}
+INLINE B offset(B w) { return w; }
+INLINE __m256i even16(__m256i w) { return _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8); }
+INLINE B even16(B w) { return {even16(w.a), even16(w.b)}; }
+INLINE B odd16(B w) { return {_mm256_srai_epi16(w.a, 8), _mm256_srai_epi16(w.b, 8)}; }
+INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+struct Table8 {
+  __m256i t;
+  explicit Table8(const int8_t *values) : t(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)values))) {}
+  __m256i low(__m256i p) const { return _mm256_shuffle_epi8(t, _mm256_and_si256(p, _mm256_set1_epi8(15))); }
+  void look(B p, B *out) const {
+    out[0] = {low(p.a), low(p.b)};
+    out[1] = {low(_mm256_srli_epi16(p.a, 4)), low(_mm256_srli_epi16(p.b, 4))};
+  }
+};
+struct Table16 {
+  __m256i lows, highs;  // the bytes of 16 int16, apart: one shuffle each
+  explicit Table16(const int16_t *values) {
+    alignas(16) uint8_t l[16], h[16];
+    for (int i = 0; i < 16; i++) l[i] = uint8_t(values[i]), h[i] = uint8_t(uint16_t(values[i]) >> 8);
+    lows = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)l));
+    highs = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)h));
+  }
+  // words of 16 bits, from the nibbles of the even or of the odd bytes
+  void words(__m256i nibbles, __m256i &even, __m256i &odd) const {
+    const __m256i m = _mm256_set1_epi16(255);
+    __m256i l = _mm256_shuffle_epi8(lows, nibbles), h = _mm256_shuffle_epi8(highs, nibbles);
+    even = _mm256_or_si256(_mm256_and_si256(l, m), _mm256_slli_epi16(h, 8));
+    odd = _mm256_or_si256(_mm256_srli_epi16(l, 8), _mm256_andnot_si256(m, h));
+  }
+  void look(B p, B *out) const {
+    const __m256i m = _mm256_set1_epi8(15);
+    words(_mm256_and_si256(p.a, m), out[0].a, out[1].a);
+    words(_mm256_and_si256(p.b, m), out[0].b, out[1].b);
+    words(_mm256_and_si256(_mm256_srli_epi16(p.a, 4), m), out[2].a, out[3].a);
+    words(_mm256_and_si256(_mm256_srli_epi16(p.b, 4), m), out[2].b, out[3].b);
+  }
+};
+
+#else  // NEON through the compiler's vectoriser where it helps, plain loops elsewhere
+
+constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 4;
+constexpr int kAttendRows = 4;
+constexpr int kOffset = 0;
+#if defined(__FP_FAST_FMAF)
+constexpr bool kFused = true;
+#else
+constexpr bool kFused = false;
+#endif
+
+struct F { float v[16]; };
+struct I { int32_t v[16]; };
+struct B { int8_t v[64]; };
+
+#define LANES for (int i = 0; i < 16; i++)
+INLINE F zero() { return {}; }
+INLINE F set(float x) { F r; LANES r.v[i] = x; return r; }
+INLINE F load(const float *p) { F r; std::memcpy(r.v, p, 64); return r; }
+INLINE void store(float *p, const F &a) { std::memcpy(p, a.v, 64); }
+INLINE F add(const F &a, const F &b) { F r; LANES r.v[i] = a.v[i] + b.v[i]; return r; }
+INLINE F sub(const F &a, const F &b) { F r; LANES r.v[i] = a.v[i] - b.v[i]; return r; }
+INLINE F mul(const F &a, const F &b) { F r; LANES r.v[i] = a.v[i] * b.v[i]; return r; }
+INLINE F div(const F &a, const F &b) { F r; LANES r.v[i] = a.v[i] / b.v[i]; return r; }
+INLINE float one_fma(float a, float b, float c) { return kFused ? std::fma(a, b, c) : a * b + c; }
+INLINE F fma(const F &a, const F &b, const F &c) { F r; LANES r.v[i] = one_fma(a.v[i], b.v[i], c.v[i]); return r; }
+INLINE F max(const F &a, const F &b) { F r; LANES r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }
+INLINE F abs(const F &a) { F r; LANES r.v[i] = std::fabs(a.v[i]); return r; }
+INLINE float sum(F a) {
+  for (int w = 8; w; w /= 2)
+    for (int i = 0; i < w; i++) a.v[i] += a.v[i + w];
+  return a.v[0];
+}
+INLINE float largest(const F &a) { float m = a.v[0]; LANES m = a.v[i] > m ? a.v[i] : m; return m; }
+INLINE F where_above(const F &a, const F &limit, const F &b) { F r; LANES r.v[i] = a.v[i] > limit.v[i] ? b.v[i] : 0.f; return r; }
+INLINE F nearest(const F &a) { F r; LANES r.v[i] = std::nearbyintf(a.v[i]); return r; }
+INLINE F scale2(const F &a, const F &n) {
+  F r;
+  LANES {
+    uint32_t u = uint32_t(int32_t(n.v[i]) + 127) << 23;
+    float f;
+    std::memcpy(&f, &u, 4);
+    r.v[i] = a.v[i] * f;
+  }
+  return r;
+}
+INLINE float half(uint16_t h) {
+  int e = (h >> 10) & 31, m = h & 1023;
+  float f = e ? std::ldexp(float(1024 + m), e - 25) : std::ldexp(float(m), -24);
+  return h & 0x8000 ? -f : f;
+}
+INLINE F halves(const uint16_t *p) { F r; LANES r.v[i] = half(p[i]); return r; }
+INLINE void pairs(const uint16_t *p, F &a, F &b) { LANES a.v[i] = from_bf16(p[2 * i]), b.v[i] = from_bf16(p[2 * i + 1]); }
+INLINE I izero() { return {}; }
+INLINE I iset(int x) { I r; LANES r.v[i] = x; return r; }
+INLINE I iadd(const I &a, const I &b) { I r; LANES r.v[i] = a.v[i] + b.v[i]; return r; }
+INLINE F real(const I &a) { F r; LANES r.v[i] = float(a.v[i]); return r; }
+INLINE I whole(const F &a) { I r; LANES r.v[i] = int32_t(std::nearbyintf(a.v[i])); return r; }
+INLINE int isum(const I &a) { int s = 0; LANES s += a.v[i]; return s; }
+INLINE void store8(int8_t *p, const I &a) { LANES p[i] = int8_t(a.v[i]); }
+INLINE void store16(int16_t *p, const I &a) { LANES p[i] = int16_t(a.v[i]); }
+INLINE B bytes(const void *p) { B r; std::memcpy(r.v, p, 64); return r; }
+INLINE void keep(void *p, const B &a) { std::memcpy(p, a.v, 64); }
+INLINE I dot16(const I &acc, const B &w, int32_t x) {
+  int16_t a[2], b[32];
+  std::memcpy(a, &x, 4), std::memcpy(b, w.v, 64);
+  I r;
+  LANES r.v[i] = acc.v[i] + int32_t(b[2 * i]) * a[0] + int32_t(b[2 * i + 1]) * a[1];
+  return r;
+}
+#if defined(__ARM_FEATURE_DOTPROD)
+INLINE I dot8(const I &acc, const B &w, int32_t x) {
+  I r;
+  for (int q = 0; q < 4; q++)
+    vst1q_s32(r.v + 4 * q, vdotq_s32(vld1q_s32(acc.v + 4 * q), vld1q_s8(w.v + 16 * q), vreinterpretq_s8_s32(vdupq_n_s32(x))));
+  return r;
+}
+#else
+INLINE I dot8(const I &acc, const B &w, int32_t x) {
+  int8_t a[4];
+  std::memcpy(a, &x, 4);
+  I r;
+  LANES r.v[i] = acc.v[i] + w.v[4 * i] * a[0] + w.v[4 * i + 1] * a[1] + w.v[4 * i + 2] * a[2] + w.v[4 * i + 3] * a[3];
+  return r;
+}
+#endif
+INLINE B offset(const B &w) { return w; }
+INLINE B even16(const B &w) {
+  B r;
+  for (int i = 0; i < 32; i++) { int16_t x = w.v[2 * i]; std::memcpy(r.v + 2 * i, &x, 2); }
+  return r;
+}
+INLINE B odd16(const B &w) {
+  B r;
+  for (int i = 0; i < 32; i++) { int16_t x = w.v[2 * i + 1]; std::memcpy(r.v + 2 * i, &x, 2); }
+  return r;
+}
+INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
+
+struct Table8 {
+  int8_t t[16];
+  explicit Table8(const int8_t *values) { std::memcpy(t, values, 16); }
+  void look(const B &p, B *out) const {
+    for (int i = 0; i < 64; i++) {
+      uint8_t x = uint8_t(p.v[i]);
+      out[0].v[i] = t[x & 15], out[1].v[i] = t[x >> 4];
+    }
+  }
+};
+struct Table16 {
+  int16_t t[16];
+  explicit Table16(const int16_t *values) { std::memcpy(t, values, 32); }
+  void look(const B &p, B *out) const {
+    for (int i = 0; i < 64; i++) {
+      uint8_t x = uint8_t(p.v[i]);
+      std::memcpy(out[i & 1].v + (i & ~1), t + (x & 15), 2), std::memcpy(out[2 + (i & 1)].v + (i & ~1), t + (x >> 4), 2);
+    }
+  }
+};
+#undef LANES
+#endif
+
+// e^x for x <= 0, 0 below -87: within 2 units in the last place of fp32.   Cephes, expf
+INLINE F exp(F x) {
+  const F lowest = set(-87.f), zeroed = where_above(x, lowest, set(1.f));
+  x = max(x, lowest);
+  F n = nearest(mul(x, set(1.44269504088896341f)));
+  F r = fma(n, set(-0.693359375f), x);
+  r = fma(n, set(2.12194440e-4f), r);
+  F p = set(1.9875691500e-4f);
+  for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = fma(p, r, set(c));
+  p = add(fma(mul(p, r), r, r), set(1.f));
+  return mul(scale2(p, n), zeroed);
+}
+
+}  // namespace specexec::SPECEXEC_ISA

@@ -1,0 +1,78 @@
+"""K and V in bf16 as the CPU kernels read them: a node's attention is the same, to the last bit, in every tree."""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+
+from specexec.errors import WrongUsage
+from specexec.kernels import attention, table
+from specexec.kv.attention import Partial
+from specexec.kv.cache import KVCache, Rows
+from specexec.kv.committed import Committed
+from specexec.kv.dense import DenseView
+
+FIRST_ROWS = 256
+
+
+class BlockCache(Committed):
+    """Implements KVCache for fp32 q, k and v, without softcap. Its rows are bf16, every layer's in buffers of its own."""
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.layers, self.kv_heads, self.head_dim = layers, kv_heads, head_dim
+        self.dim = attention.padded(head_dim)
+        self._capacity = 0
+        self._kv: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.structs = (table.Cache * layers)()  # of each layer, as the kernels take them
+
+    @property
+    def nbytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self._kv)
+
+    def room(self, rows: int) -> None:
+        """Makes room for `rows` rows in all, committed ones and the tree's."""
+        if rows <= self._capacity:
+            return
+        capacity = -(-max(rows, FIRST_ROWS, 2 * self._capacity) // 64) * 64
+        for layer in range(self.layers):
+            keys, values = attention.empty_cache(self.kv_heads, capacity, self.head_dim)
+            if self._capacity:
+                old_keys, old_values = self._kv[layer]
+                keys[:, : old_keys.shape[1]], values[:, : self._capacity] = old_keys, old_values
+                self._kv[layer] = keys, values
+            else:
+                self._kv.append((keys, values))
+            self.structs[layer] = attention.struct(keys, values)
+        self._capacity = capacity
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
+        end = self.length + len(rows.parents)
+        with torch.inference_mode(False):
+            self.room(end)
+        attention.place(*self._kv[layer], k, v, end - k.shape[1])
+        return self._attend(layer, q, rows, self.length, rows.parents)[0]
+
+    def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial:
+        """Attention over the first `length` committed rows alone."""
+        return Partial(*self._attend(layer, q, rows, length, ()))
+
+    def _attend(
+        self, layer: int, q: torch.Tensor, rows: Rows, length: int, parents: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        asked = torch.nn.functional.pad(q.float().transpose(0, 1), (0, self.dim - self.head_dim)).contiguous()
+        out = torch.empty(*asked.shape[:2], self.head_dim)
+        sums = torch.empty(asked.shape[:2])
+        attention.attend(asked, self.structs[layer], length, torch.tensor(parents, dtype=torch.int32),
+                         rows.first_visible.int(), out, sums)
+        return out.transpose(0, 1).to(q.dtype), sums.T
+
+    def view(self, kind: str) -> KVCache:
+        if kind != "full":
+            raise WrongUsage(f'this KV cache has no view "{kind}".', hint="--draft-kv full")
+        return DenseView(self)
+
+    def _gather(self, kept: Sequence[int]) -> None:
+        rows = torch.tensor(kept) + self.length
+        table.needed().move(ctypes.cast(self.structs, ctypes.POINTER(table.Cache)), self.layers, self.length,
+                            rows.data_ptr(), len(kept))
