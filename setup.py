@@ -32,7 +32,7 @@ AVX512 = (*(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq", "vnni", "vbmi"
           "-Wno-uninitialized")  # gcc 12 warns of its own headers; the other sets warn of ours
 NEON = () if sys.platform == "darwin" else ("-march=armv8.2-a+dotprod+fp16",)
 SETS: dict[str, dict[str, tuple[str, ...]]] = {  # best first, portable last
-    "x86_64": {"avx512": AVX512, "avx2": AVX2, "portable": ()},
+    "x86_64": {"avx512": AVX512, "avxvnni": (*AVX2, "-mavxvnni"), "avx2": AVX2, "portable": ()},
     "aarch64": {"neon": NEON, "portable": ()},
 }
 SETS["arm64"] = SETS["aarch64"]

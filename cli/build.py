@@ -147,4 +147,5 @@ def versions() -> dict[str, str]:
     """Of what a figure depends on."""
     import transformers
 
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": str(choose_device())}
+    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": str(choose_device()),
+            "kernels": instruction_set()}

@@ -28,8 +28,11 @@ def chat(**given: Any) -> int:
     from cli.interrupt import Interrupt
     from specexec.conversation import Conversation
 
-    session = open_session(settings.model_options(given), Interrupt())
+    wanted = settings.model_options(given)
+    session = open_session(wanted, Interrupt())
     chosen = settings.answer_options(given, session.sampling)
+    for remark in settings.remarks(wanted):
+        render.note(remark, given["quiet"])
     talk = Talk(session, Conversation(session.codec, settings.system_prompt(given["system"])), chosen, given)
     if not session.codec.has_template:
         render.note("no chat template: each turn continues one text", given["quiet"])

@@ -30,8 +30,8 @@ def run(prompt: str | None, prompt_option: str | None, files: tuple[Path, ...], 
     wanted = settings.model_options(given)
     session = open_session(wanted, Interrupt())
     chosen = settings.answer_options(given, session.sampling)
-    if wanted.drafts == ("none",) and settings.was_given("budget"):
-        render.note("--draft none: --budget is ignored", given["quiet"])
+    for remark in settings.remarks(wanted):
+        render.note(remark, given["quiet"])
     conversation = Conversation(session.codec, settings.system_prompt(given["system"]))
     conversation.ask(question)
     check_fits(len(conversation.ids), session.context)

@@ -1,7 +1,7 @@
 """From a command's options to what the parts understand."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from click.core import ParameterSource
 from cli.build import ModelOptions
 from cli.question import read_text
 from cli.session import AnswerOptions
+from specexec.engines.device import choose_device
+from specexec.kernels.library import why_not
 from specexec.sampling import Sampling
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
@@ -35,6 +37,14 @@ def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOption
 def was_given(name: str) -> bool:
     """Whether the person set this option of the running command, in whatever way."""
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def remarks(wanted: ModelOptions) -> Iterator[str]:
+    """What the person should know of the options, a line each."""
+    if wanted.drafts == ("none",) and was_given("budget"):
+        yield "--draft none: --budget is ignored"
+    if wanted.quant and (reason := why_not()) and choose_device(wanted.device).type == "cpu":
+        yield f"--quant {wanted.quant}: {reason}"
 
 
 def system_prompt(given: str | None) -> str | None:

@@ -21,7 +21,7 @@ class QuantLinear(nn.Module):
         codes, scales = shapes(kind, "rowmajor", rows, columns)
         self.weight = nn.Parameter(torch.empty(codes, dtype=KINDS[kind], device="meta"), requires_grad=False)
         self.scales = nn.Parameter(torch.empty(scales, dtype=torch.float16, device="meta"), requires_grad=False)
-        self.bias = bias
+        self.register_parameter("bias", bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x[..., columns] -> [..., rows]."""

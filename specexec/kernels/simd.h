@@ -10,7 +10,7 @@
 #include <utility>
 #if defined(__AVX2__)
 #include <immintrin.h>
-#elif defined(__ARM_NEON)
+#elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #endif
 
@@ -134,9 +134,16 @@ struct Table16 {
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
-constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 4;
+constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 24;
 constexpr int kAttendRows = 4;
+#if defined(__AVXVNNI__)
+constexpr int kOffset = 128;
+#if !defined(VNNI)
+#define VNNI "%{vex%} "  // the encoding of CPUs without AVX-512
+#endif
+#else
 constexpr int kOffset = 0;
+#endif
 constexpr bool kFused = true;
 
 struct F { __m256 a, b; };
@@ -205,19 +212,35 @@ INLINE void store8(int8_t *p, I x) {
 }
 INLINE B bytes(const void *p) { return {_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1)}; }
 INLINE void keep(void *p, B x) { _mm256_storeu_si256((__m256i *)p, x.a), _mm256_storeu_si256((__m256i *)p + 1, x.b); }
+#if defined(__AVXVNNI__)
+INLINE __m256i dot8(__m256i acc, __m256i w, __m256i x) {
+  asm(VNNI "vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(w), "x"(x));
+  return acc;
+}
+INLINE __m256i dot16(__m256i acc, __m256i w, __m256i x) {
+  asm(VNNI "vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(w), "x"(x));
+  return acc;
+}
+INLINE B offset(B w) {
+  const __m256i m = _mm256_set1_epi8(char(128));
+  return {_mm256_xor_si256(w.a, m), _mm256_xor_si256(w.b, m)};
+}
+#else
 INLINE __m256i dot8(__m256i acc, __m256i w, __m256i x) {  // |w|, |x| <= 127: pairs of products fit int16
   __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
   return _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
 }
+INLINE __m256i dot16(__m256i acc, __m256i w, __m256i x) { return _mm256_add_epi32(acc, _mm256_madd_epi16(w, x)); }
+INLINE B offset(B w) { return w; }
+#endif
 INLINE I dot8(I acc, B w, int32_t x) {
   __m256i v = _mm256_set1_epi32(x);
   return {dot8(acc.a, w.a, v), dot8(acc.b, w.b, v)};
 }
 INLINE I dot16(I acc, B w, int32_t x) {
   __m256i v = _mm256_set1_epi32(x);
-  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(w.a, v)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(w.b, v))};
+  return {dot16(acc.a, w.a, v), dot16(acc.b, w.b, v)};
 }
-INLINE B offset(B w) { return w; }
 INLINE __m256i even16(__m256i w) { return _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8); }
 INLINE B even16(B w) { return {even16(w.a), even16(w.b)}; }
 INLINE B odd16(B w) { return {_mm256_srai_epi16(w.a, 8), _mm256_srai_epi16(w.b, 8)}; }
@@ -225,7 +248,10 @@ INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0)
 
 struct Table8 {
   __m256i t;
-  explicit Table8(const int8_t *values) : t(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)values))) {}
+  explicit Table8(const int8_t *values) {
+    const __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)values));
+    t = offset({v, v}).a;
+  }
   __m256i low(__m256i p) const { return _mm256_shuffle_epi8(t, _mm256_and_si256(p, _mm256_set1_epi8(15))); }
   void look(B p, B *out) const {
     out[0] = {low(p.a), low(p.b)};
@@ -256,7 +282,101 @@ struct Table16 {
   }
 };
 
-#else  // NEON through the compiler's vectoriser where it helps, plain loops elsewhere
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 24;
+constexpr int kAttendRows = 4;
+constexpr int kOffset = 0;
+
+struct F { float32x4_t v[4]; };
+struct I { int32x4_t v[4]; };
+struct B { int8x16_t v[4]; };
+
+#define QUARTERS(T, x) T r; repeat<4>(EACH(i) { r.v[i] = x; }); return r;
+INLINE F zero() { QUARTERS(F, vdupq_n_f32(0)) }
+INLINE F set(float x) { QUARTERS(F, vdupq_n_f32(x)) }
+INLINE F load(const float *p) { QUARTERS(F, vld1q_f32(p + 4 * i)) }
+INLINE void store(float *p, F a) { repeat<4>(EACH(i) { vst1q_f32(p + 4 * i, a.v[i]); }); }
+INLINE F add(F a, F b) { QUARTERS(F, vaddq_f32(a.v[i], b.v[i])) }
+INLINE F sub(F a, F b) { QUARTERS(F, vsubq_f32(a.v[i], b.v[i])) }
+INLINE F mul(F a, F b) { QUARTERS(F, vmulq_f32(a.v[i], b.v[i])) }
+INLINE F div(F a, F b) { QUARTERS(F, vdivq_f32(a.v[i], b.v[i])) }
+INLINE F fma(F a, F b, F c) { QUARTERS(F, vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
+INLINE F max(F a, F b) { QUARTERS(F, vmaxq_f32(a.v[i], b.v[i])) }
+INLINE F abs(F a) { QUARTERS(F, vabsq_f32(a.v[i])) }
+INLINE float sum(F a) { return vaddvq_f32(vaddq_f32(vaddq_f32(a.v[0], a.v[1]), vaddq_f32(a.v[2], a.v[3]))); }
+INLINE float largest(F a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3]))); }
+INLINE F where_above(F a, F limit, F b) {
+  QUARTERS(F, vreinterpretq_f32_u32(vandq_u32(vcgtq_f32(a.v[i], limit.v[i]), vreinterpretq_u32_f32(b.v[i]))))
+}
+INLINE F nearest(F a) { QUARTERS(F, vrndnq_f32(a.v[i])) }
+INLINE F scale2(F a, F n) {
+  QUARTERS(F, vmulq_f32(a.v[i], vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23))))
+}
+INLINE F halves(const uint16_t *p) { QUARTERS(F, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)))) }
+INLINE void pairs(const uint16_t *p, F &a, F &b) {
+  repeat<4>(EACH(i) {
+    const uint32x4_t w = vreinterpretq_u32_u16(vld1q_u16(p + 8 * i));
+    a.v[i] = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
+    b.v[i] = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000)));
+  });
+}
+INLINE I izero() { QUARTERS(I, vdupq_n_s32(0)) }
+INLINE I iset(int x) { QUARTERS(I, vdupq_n_s32(x)) }
+INLINE I iadd(I a, I b) { QUARTERS(I, vaddq_s32(a.v[i], b.v[i])) }
+INLINE F real(I a) { QUARTERS(F, vcvtq_f32_s32(a.v[i])) }
+INLINE I whole(F a) { QUARTERS(I, vcvtnq_s32_f32(a.v[i])) }
+INLINE int isum(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
+INLINE void store16(int16_t *p, I a) { repeat<4>(EACH(i) { vst1_s16(p + 4 * i, vmovn_s32(a.v[i])); }); }
+INLINE void store8(int8_t *p, I a) {
+  const int16x8_t low = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1])), high = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));
+  vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+INLINE B bytes(const void *p) { QUARTERS(B, vld1q_s8((const int8_t *)p + 16 * i)) }
+INLINE void keep(void *p, B a) { repeat<4>(EACH(i) { vst1q_s8((int8_t *)p + 16 * i, a.v[i]); }); }
+INLINE I dot8(I acc, B w, int32_t x) { QUARTERS(I, vdotq_s32(acc.v[i], w.v[i], vreinterpretq_s8_s32(vdupq_n_s32(x)))) }
+INLINE I dot16(I acc, B w, int32_t x) {
+  const int16x8_t v = vreinterpretq_s16_s32(vdupq_n_s32(x));
+  QUARTERS(I, vaddq_s32(acc.v[i], vpaddq_s32(vmull_s16(vget_low_s16(vreinterpretq_s16_s8(w.v[i])), vget_low_s16(v)),
+                                             vmull_high_s16(vreinterpretq_s16_s8(w.v[i]), v))))
+}
+INLINE B offset(B w) { return w; }
+INLINE B even16(B w) { QUARTERS(B, vreinterpretq_s8_s16(vshrq_n_s16(vshlq_n_s16(vreinterpretq_s16_s8(w.v[i]), 8), 8))) }
+INLINE B odd16(B w) { QUARTERS(B, vreinterpretq_s8_s16(vshrq_n_s16(vreinterpretq_s16_s8(w.v[i]), 8))) }
+INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
+
+struct Table8 {
+  int8x16_t t;
+  explicit Table8(const int8_t *values) : t(vld1q_s8(values)) {}
+  void look(B p, B *out) const {
+    repeat<4>(EACH(i) {
+      const uint8x16_t x = vreinterpretq_u8_s8(p.v[i]);
+      out[0].v[i] = vqtbl1q_s8(t, vandq_u8(x, vdupq_n_u8(15))), out[1].v[i] = vqtbl1q_s8(t, vshrq_n_u8(x, 4));
+    });
+  }
+};
+struct Table16 {
+  int8x16_t lows, highs;  // the bytes of 16 int16, apart
+  explicit Table16(const int16_t *values) {
+    const int8x16x2_t parts = vld2q_s8((const int8_t *)values);
+    lows = parts.val[0], highs = parts.val[1];
+  }
+  // words of 16 bits, from the nibbles of the even or of the odd bytes
+  void words(uint8x16_t nibbles, int8x16_t &even, int8x16_t &odd) const {
+    const int8x16_t l = vqtbl1q_s8(lows, nibbles), h = vqtbl1q_s8(highs, nibbles);
+    even = vtrn1q_s8(l, h), odd = vtrn2q_s8(l, h);
+  }
+  void look(B p, B *out) const {
+    repeat<4>(EACH(i) {
+      const uint8x16_t x = vreinterpretq_u8_s8(p.v[i]);
+      words(vandq_u8(x, vdupq_n_u8(15)), out[0].v[i], out[1].v[i]);
+      words(vshrq_n_u8(x, 4), out[2].v[i], out[3].v[i]);
+    });
+  }
+};
+#undef QUARTERS
+
+#else  // plain loops
 
 constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 4;
 constexpr int kAttendRows = 4;
@@ -326,14 +446,6 @@ INLINE I dot16(const I &acc, const B &w, int32_t x) {
   LANES r.v[i] = acc.v[i] + int32_t(b[2 * i]) * a[0] + int32_t(b[2 * i + 1]) * a[1];
   return r;
 }
-#if defined(__ARM_FEATURE_DOTPROD)
-INLINE I dot8(const I &acc, const B &w, int32_t x) {
-  I r;
-  for (int q = 0; q < 4; q++)
-    vst1q_s32(r.v + 4 * q, vdotq_s32(vld1q_s32(acc.v + 4 * q), vld1q_s8(w.v + 16 * q), vreinterpretq_s8_s32(vdupq_n_s32(x))));
-  return r;
-}
-#else
 INLINE I dot8(const I &acc, const B &w, int32_t x) {
   int8_t a[4];
   std::memcpy(a, &x, 4);
@@ -341,7 +453,6 @@ INLINE I dot8(const I &acc, const B &w, int32_t x) {
   LANES r.v[i] = acc.v[i] + w.v[4 * i] * a[0] + w.v[4 * i + 1] * a[1] + w.v[4 * i + 2] * a[2] + w.v[4 * i + 3] * a[3];
   return r;
 }
-#endif
 INLINE B offset(const B &w) { return w; }
 INLINE B even16(const B &w) {
   B r;

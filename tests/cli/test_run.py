@@ -62,6 +62,20 @@ def test_stop_strings_end_the_answer_before_them(specexec: Specexec) -> None:
     assert cut["stop_reason"] == "stop"
 
 
+@pytest.mark.parametrize("quant", ["nf4", "int8"])
+def test_a_model_is_quantised_as_it_is_loaded(specexec: Specexec, quant: str) -> None:
+    arguments = ("run", "Once upon a time", "-n", "20", "--temperature", "0", "--json", "--quant", quant)
+    ran = [json.loads(specexec(*arguments, "--activations", bits).out)["text"] for bits in ("8", "16")]
+    assert all("there was a" in text for text in ran)
+
+
+def test_what_missing_kernels_cost_is_said_once() -> None:
+    ran = subprocess.run([*COMMAND, "run", "Once", "-n", "3", "--quant", "nf4"], capture_output=True, text=True, timeout=120,
+                         stdin=subprocess.DEVNULL, env={**os.environ, "SPECEXEC_KERNELS": "reference"})
+    assert (ran.returncode, ran.stderr.count("\n")) == (0, 1)
+    assert "the torch reference runs" in ran.stderr
+
+
 def test_none_ignores_a_budget_and_says_so(specexec: Specexec) -> None:
     ran = specexec("run", "Once", "-n", "3", "--draft", "none", "--budget", "9")
     assert ran.code == 0
