@@ -15,6 +15,8 @@ class QuantLinear(nn.Module):
     NF4 on CUDA goes through bitsandbytes, where it is installed; all else is dequantised a matrix at a time.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, kind: str, rows: int, columns: int, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.kind, self.rows, self.columns = kind, rows, columns
