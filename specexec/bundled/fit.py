@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -17,8 +18,8 @@ from specexec.bundled.shapes import CONTEXT
 
 log = logging.getLogger(__name__)
 
-Batches = Generator[torch.Tensor, int]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (inputs int64[b, t], batch int64[b, t + 1]) -> scalar
+Batches = Generator[Any, int]  # of what the loss takes; it is sent the length of the next rows
+Loss = Callable[[Any], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def start(model: LlamaForCausalLM) -> None:
 
 
 def cross_entropy(model: LlamaForCausalLM) -> Loss:
-    def loss(inputs: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-        logits = model(inputs, use_cache=False).logits
+    def loss(batch: torch.Tensor) -> torch.Tensor:
+        batch = batch.to(model.device)
+        logits = model(batch[:, :-1], use_cache=False).logits
         return functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
     return loss
@@ -95,24 +97,21 @@ def fit(model: LlamaForCausalLM, batches: Batches, loss: Loss, judge: Callable[[
     muon = Muon([p for n, p in named if n.endswith("_proj.weight")], schedule.lr, schedule.weight_decay)
     rest = [p for n, p in named if not n.endswith("_proj.weight")]
     adam = torch.optim.AdamW(rest, schedule.lr_embedding, (0.9, 0.95), weight_decay=0.0)
-    best, began, seen = Best(model, judge), time.monotonic(), 0
+    best, began = Best(model, judge), time.monotonic()
     next(batches)
     model.train()
     for step in range(schedule.steps):
         scale = schedule.scale(step)
-        batch = batches.send(schedule.length(step)).to(model.device)
-        value = loss(batch[:, :-1], batch)
+        value = loss(batches.send(schedule.length(step)))
         value.backward()  # type: ignore[no-untyped-call]
         muon.step(scale)
         for group in adam.param_groups:
             group["lr"] = schedule.lr_embedding * scale
         adam.step()
         model.zero_grad()
-        seen += batch[:, 1:].numel()
         if (step + 1) % schedule.judge_every == 0 or step + 1 == schedule.steps:
             spent = (time.monotonic() - began) / 60
-            log.info("step %d  %.2f M tokens  %.1f min  loss %.3f  dev %.4f",
-                     step + 1, seen / 1e6, spent, value.item(), best.look())
+            log.info("step %d  %.1f min  loss %.3f  dev %.4f", step + 1, spent, value.item(), best.look())
     model.load_state_dict(best.weights)
     model.eval()
     return best.loss

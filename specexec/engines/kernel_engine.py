@@ -29,8 +29,9 @@ class KernelEngine(TreeEngine):
         stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
     ) -> None:
         self.shape = Shape.of(config)
-        blocks = BlockCache(config.num_hidden_layers, self.shape.kv_heads, self.shape.head_dim)
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
+        most = limits.context + 2 * largest_tree  # a tree, and below it the rows of the pass that takes its place
+        blocks = BlockCache(config.num_hidden_layers, self.shape.kv_heads, self.shape.head_dim, most)
         super().__init__(blocks, limits, 0.0, torch.device("cpu"))
         self.blocks, self.source, self.bits, self.stop = blocks, source, bits, stop
         self.angles, self.windows = Angles(config), windows(config)
@@ -39,7 +40,7 @@ class KernelEngine(TreeEngine):
         self.norm = vector(resident, "model.norm.weight", self.shape.width)
         self.head = packed(resident, "lm_head", config.vocab_size, self.shape.width)
         self._room = Workspace(self.shape, 1, bits)
-        self._layers: dict[int, tuple[Mapping[str, torch.Tensor], KernelLayer]] = {}
+        self._layers: dict[int, KernelLayer] = {}  # by the identity of the mapping each holds: streamed ones come again
 
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
         n, length = len(tokens), self.blocks.length
@@ -52,7 +53,7 @@ class KernelEngine(TreeEngine):
             if self.stop():
                 raise Interrupted
             with self.source.layer(index) as tensors:
-                self._layer(index, tensors).forward(steps[window], self.blocks.structs[index])
+                self._layer(tensors).forward(steps[window], self.blocks.structs[index])
         del keep
         return self._room.x[:n]
 
@@ -68,15 +69,14 @@ class KernelEngine(TreeEngine):
 
     def _make_room(self, n: int) -> None:
         if n > self._room.most:
-            self._room = Workspace(self.shape, min(max(n, 2 * self._room.most), self.limits.tree * 2), self.bits)
+            self._room = Workspace(self.shape, max(n, 2 * min(self._room.most, self.limits.tree)), self.bits)
             self._layers.clear()
         self._room.use(n)
 
-    def _layer(self, index: int, tensors: Mapping[str, torch.Tensor]) -> KernelLayer:
-        held = self._layers.get(index)
-        if held is None or held[0] is not tensors:
-            held = self._layers[index] = (tensors, KernelLayer(tensors, self.shape, self._room))
-        return held[1]
+    def _layer(self, tensors: Mapping[str, torch.Tensor]) -> KernelLayer:
+        if id(tensors) not in self._layers:
+            self._layers[id(tensors)] = KernelLayer(tensors, self.shape, self._room)
+        return self._layers[id(tensors)]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         activations = Activations.empty(len(hidden), self.shape.width, self.bits)

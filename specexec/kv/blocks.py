@@ -16,10 +16,14 @@ FIRST_ROWS = 256
 
 
 class BlockCache(Committed):
-    """Implements KVCache for fp32 q, k and v, without softcap. Its rows are bf16, every layer's in buffers of its own."""
+    """Implements KVCache for fp32 q, k and v, without softcap. Its rows are bf16, every layer's in buffers of its own.
 
-    def __init__(self, layers: int, kv_heads: int, head_dim: int) -> None:
+    most: rows that will ever be asked for, or None; no more is allocated.
+    """
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, most: int | None = None) -> None:
         super().__init__()
+        self.most = most
         self.layers, self.kv_heads, self.head_dim = layers, kv_heads, head_dim
         self.dim = attention.padded(head_dim)
         self._capacity = 0
@@ -34,7 +38,8 @@ class BlockCache(Committed):
         """Makes room for `rows` rows in all, committed ones and the tree's."""
         if rows <= self._capacity:
             return
-        capacity = -(-max(rows, FIRST_ROWS, 2 * self._capacity) // 64) * 64
+        wanted = max(FIRST_ROWS, 2 * self._capacity)
+        capacity = -(-max(rows, min(wanted, self.most or wanted)) // 64) * 64
         for layer in range(self.layers):
             keys, values = attention.empty_cache(self.kv_heads, capacity, self.head_dim)
             if self._capacity:
@@ -61,10 +66,11 @@ class BlockCache(Committed):
         self, layer: int, q: torch.Tensor, rows: Rows, length: int, parents: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         asked = torch.nn.functional.pad(q.float().transpose(0, 1), (0, self.dim - self.head_dim)).contiguous()
-        out = torch.empty(*asked.shape[:2], self.head_dim)
-        sums = torch.empty(asked.shape[:2])
+        out = torch.zeros(*asked.shape[:2], self.head_dim)
+        sums = torch.full(asked.shape[:2], -torch.inf)
         attention.attend(asked, self.structs[layer], length, torch.tensor(parents, dtype=torch.int32),
                          rows.first_visible.int(), out, sums)
+        out.masked_fill_((sums == -torch.inf).unsqueeze(-1), 0)  # of queries that see none of them
         return out.transpose(0, 1).to(q.dtype), sums.T
 
     def view(self, kind: str) -> KVCache:
