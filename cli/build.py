@@ -1,104 +1,57 @@
-"""Puts the parts together: folder, weights, engine, drafter, tokenizer."""
+"""Puts the parts together: model, engine, drafter, tokenizer."""
 
-import importlib.resources
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from cli.codec import Codec
+from cli.engines import Making
 from cli.interrupt import Interrupt
+from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.session import Session
-from offload.errors import NotHere, Refused
-from offload.folder import Folder, Form, ResidentWeights, stored
-from offload.form import Plain, Quantised
+from offload.store import Store
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild
-from specexec.engines.device import SMALL, choose_device, choose_dtype, choose_threads
-from specexec.engines.families import admit
-from specexec.engines.kernel_engine import KernelEngine
-from specexec.engines.torch_engine import TorchEngine
+from specexec.engines.device import SMALL, choose_device, choose_threads
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
-from specexec.kernels.library import REFERENCE, instruction_set
-from specexec.kv.dense import DenseCache
+from specexec.kernels.library import instruction_set
 from specexec.roles import Drafter, Engine
-from specexec.sampling import Sampling
 from specexec.vocabulary import match
 
-BUNDLED = "bundled"
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """model: `bundled` or a folder. drafts: auto, none, lookup, bundled, random, or folders.
-
-    context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
-    """
-
-    model: str = BUNDLED
-    drafts: tuple[str, ...] = ("auto",)
-    device: str = "auto"
-    dtype: str = "auto"
-    context: int | None = None
-    raw: bool = False
-    quant: str | None = None
-    activations: int = 8
-
-
-def find(name: str, role: str) -> Path:
-    """The folder of the model called `name`; role: target or draft, which of the bundled pair is meant."""
-    if name == BUNDLED:
-        return Path(str(importlib.resources.files("specexec.bundled") / role))
-    path = Path(name).expanduser()
-    if path.is_file():
-        raise Refused(f"{name} is a file; models are folders.", hint="the folder that holds config.json and model.safetensors")
-    if not path.exists() and not name.startswith((".", "/", "~")):
-        raise NotHere(f'no model "{name}" here.', hint="-m bundled, or the path of a model folder")
-    return path
+__all__ = ["ModelOptions", "open_session", "versions"]
+MODELLESS = ("none", "lookup", "random")
 
 
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
-    folder = Folder(find(options.model, "target"))
-    engine, codec = _engine(folder, options, interrupt)
-    drafter = _drafter(options, engine, codec, interrupt)
-    choose_threads(stored(folder)[0])
-    return Session(engine, drafter, codec, _eos(folder), _sampling(folder.generation), interrupt)
+    model = opened(find(options.model, "target"))
+    names = _resolve(options)
+    drafts = sum(_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    engine, codec = _engine(model, options, interrupt, drafts)
+    drafter = _drafter(names, options, engine, codec, interrupt)
+    choose_threads(parameters(model))
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt)
 
 
-def _engine(folder: Folder, options: ModelOptions, interrupt: Interrupt) -> tuple[TreeEngine, Codec]:
-    config = admit(folder.config)
-    codec = Codec(folder.path, options.raw)
-    vocabulary = min(config.vocab_size, max(codec.vocabulary.values()) + 1)
-    context = _context(config.max_position_embeddings, options.context)
-    device = choose_device(options.device)
-    layers, tied = config.num_hidden_layers, config.tie_word_embeddings
-    if options.quant and device.type == "cpu" and instruction_set() != REFERENCE:
-        form: Form = Quantised(options.quant, "tile16", tied, device, torch.float32)
-        weights = ResidentWeights(folder, layers, tied, form)
-        return KernelEngine(config, weights, vocabulary, options.activations, interrupt.requested, context), codec
-    dtype = choose_dtype(options.dtype, *stored(folder))
-    form = Quantised(options.quant, "rowmajor", tied, device, dtype) if options.quant else Plain(device, dtype)
-    weights = ResidentWeights(folder, layers, tied, form)
-    engine = TorchEngine(config, weights, DenseCache(layers), vocabulary, device, dtype, interrupt.requested, context,
-                         quant=options.quant)
-    return engine, codec
+def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:
+    codec = Codec(model.path, options.raw)
+    making = Making(model, options, max(codec.vocabulary.values()) + 1, interrupt.requested, drafts)
+    return making.engine(), codec
 
 
-def _context(trained: int, wanted: int | None) -> int:
-    if wanted is not None and wanted > trained:
-        raise WrongUsage(f"--ctx-size {wanted:,}: the model's context is {trained:,}.", hint=f"--ctx-size {trained}, or less")
-    return wanted or trained
+def _bytes(draft: Model, options: ModelOptions) -> int:
+    """What a draft takes in memory: all of it stays there."""
+    if isinstance(draft, Store):
+        return draft.nbytes
+    return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)
 
 
-def _drafter(options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
-    names = list(dict.fromkeys(_resolve(options)))
+def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     if "none" in names:
         if len(names) > 1:
             raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
@@ -110,7 +63,7 @@ def _drafter(options: ModelOptions, engine: Engine, codec: Codec, interrupt: Int
 def _resolve(options: ModelOptions) -> list[str]:
     """auto is the bundled draft for the bundled target, and lookup always."""
     auto = [BUNDLED, "lookup"] if options.model == BUNDLED else ["lookup"]
-    return [name for given in options.drafts for name in (auto if given == "auto" else [given])]
+    return list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
 
 
 def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, interrupt: Interrupt) -> Sequence[Expander]:
@@ -118,29 +71,12 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
         return [Chains(), Recycled()]
     if name == "random":
         return [Wild(target.limits.vocabulary)]
-    folder = Folder(find(name, "draft"))
-    fitting = match(codec.vocabulary, Codec(folder.path).vocabulary)
-    quant = options.quant if stored(folder)[0] >= SMALL else None  # below, it would cost tokens and save nothing
-    draft, _ = _engine(folder, replace(options, model=name, quant=quant, context=None), interrupt)
+    model = opened(find(name, "draft"))
+    fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
+    quant = options.quant if parameters(model) >= SMALL else None  # below, it would cost tokens and save nothing
+    everything = 2 * (_bytes(model, options) + 2**32)  # a draft is never streamed
+    draft, _ = _engine(model, replace(options, model=name, quant=quant, context=None, ram=everything), interrupt)
     return [ModelExpander(draft, fitting)]
-
-
-def _eos(folder: Folder) -> frozenset[int]:
-    """The ids that end an answer: generation_config's, else config's."""
-    found = folder.generation.get("eos_token_id", folder.config.get("eos_token_id"))
-    return frozenset(found if isinstance(found, list) else [] if found is None else [found])
-
-
-def _sampling(generation: Mapping[str, Any]) -> Sampling:
-    """The model's own defaults, else temperature 0.7 and top-p 0.95."""
-    own = {name: generation[name] for name in ("temperature", "top_k", "top_p", "min_p") if generation.get(name) is not None}
-    return Sampling(
-        temperature=float(own.get("temperature", 0.7)),
-        top_k=int(own.get("top_k", 0)),
-        top_p=float(own.get("top_p", 1.0 if own else 0.95)),
-        min_p=float(own.get("min_p", 0.0)),
-        repeat_penalty=float(generation.get("repetition_penalty") or 1.0),
-    )
 
 
 def versions() -> dict[str, str]:

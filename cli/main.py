@@ -12,9 +12,11 @@ import click
 
 from cli.bench import bench
 from cli.chat import chat
+from cli.convert import convert
 from cli.options import FOREIGN
 from cli.reader import ReaderGone
 from cli.run import run
+from cli.verify import verify
 
 FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 
@@ -37,7 +39,7 @@ def main_group(context: click.Context, version: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, chat, bench):
+for command in (run, chat, convert, verify, bench):
     main_group.add_command(command)
 
 
@@ -85,7 +87,7 @@ def _report(error: Exception) -> str:
 
 def _two_lines(what: str, hint: str, code: int) -> int:
     with contextlib.suppress(BrokenPipeError):
-        click.echo(f"Error: {what}\nTry: {hint}", err=True)
+        click.echo("Error: " + " ".join(what.split("\n")) + f"\nTry: {hint}", err=True)
     return code
 
 

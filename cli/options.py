@@ -1,9 +1,10 @@
 """The options that several commands share: names, aliases, ranges, environment variables. One table of each."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -86,6 +87,25 @@ class Budget(click.ParamType[int]):
         return nodes
 
 
+class Size(click.ParamType[int]):
+    """Bytes: a number with GiB, GB, MiB, MB or nothing behind it."""
+
+    name = "SIZE"
+    UNITS: ClassVar = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9,
+                       "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+        unit = self.UNITS.get(found[2].upper()) if found else None
+        if found is None or unit is None or float(found[1]) <= 0:
+            self.fail(f"{value} is no size: a number and GiB, GB, MiB or MB.", param, ctx)
+        return int(float(found[1]) * unit)
+
+
+quiet_option = _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+
 model_options = _all(
     _option("-m", "--model", aliases=("--target",), default="bundled", show_default=True, metavar="NAME",
             help="Model folder, or bundled."),
@@ -97,8 +117,9 @@ model_options = _all(
             help="Positions; default the model's own."),
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
+    _option("--ram", type=Size(), metavar="SIZE", help="Memory that may be used in all, such as 12GiB; default what is free."),
     _option("--quant", type=click.Choice(["nf4", "int8"]), help="Quantise the weights as they are loaded."),
-    _option("--activations", type=click.Choice(["8", "16"]), default="8", show_default=True,
+    _option("--activations", type=click.Choice(["8", "16"]), default="16", show_default=True,
             help="Bits of the activations that quantised weights are multiplied with, on the CPU."),
 )
 
@@ -123,5 +144,14 @@ answer_options = _all(
     _option("-s", "--system", aliases=("--system-prompt",), metavar="TEXT", help="System prompt; @FILE reads a file."),
     _option("--raw", is_flag=True, help="Use no chat template."),
     _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
-    _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+    quiet_option,
+)
+
+convert_options = _all(
+    _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is."),
+    _option("--layout", type=click.Choice(["auto", "tile16", "rowmajor"]), default="auto", show_default=True,
+            help="tile16 for the CPU's kernels, rowmajor for CUDA; auto is this machine's."),
+    _option("--out", metavar="DIR", help="Where; default in the model store, by name."),
+    _option("--name", metavar="NAME", help="Name in the model store; default the source's and the format."),
+    quiet_option,
 )

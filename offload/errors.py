@@ -25,3 +25,9 @@ class DamagedFiles(OffloadError):
     """Files that are missing, broken or cut short."""
 
     exit_code = 5
+
+
+class TooLittleMemory(OffloadError):
+    """A model that does not fit, whatever is streamed."""
+
+    exit_code = 3

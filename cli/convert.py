@@ -1,0 +1,89 @@
+"""`specexec convert`: a published model, or a store in another layout, becomes a store."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import options as table
+
+if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
+    from offload.blueprint import Blueprint
+
+
+@click.command(epilog="Examples: specexec convert ./Llama-3.2-3B   |   specexec convert ./Llama-3.2-3B --to int8 --out ./int8")
+@click.argument("source")
+@table.convert_options
+def convert(source: str, to: str | None, layout: str, out: str | None, name: str | None, quiet: bool) -> int:
+    """Convert the model in the folder SOURCE, to be streamed; stopped at any moment, the same command goes on."""
+    if out and name:
+        raise click.UsageError("--out and --name contradict each other.")
+    if to == "bf16" and layout != "auto":
+        raise click.UsageError(f"--to bf16 knows no --layout {layout}.")
+    from cli.home import placed
+    from cli.models import find
+
+    path = find(source, "target")
+    blueprint = _blueprint(path, to, layout)
+    place = Path(out).expanduser() if out else placed(name) if name else _place(source, path, blueprint)
+    return _convert(blueprint, place, quiet)
+
+
+def _convert(blueprint: "Blueprint", place: Path, quiet: bool) -> int:
+    from cli.interrupt import INTERRUPTED
+    from cli.progress import Progress, duration
+    from offload import convert as work
+
+    progress, began = Progress(place.name, quiet), time.monotonic()
+    try:
+        made = work.convert(blueprint, place, progress)
+    except KeyboardInterrupt:
+        progress.say(f"stopped at {progress.so_far}; the same command goes on from there")
+        return INTERRUPTED
+    finally:
+        progress.clear()
+    took = f"{work.size(blueprint.nbytes)} in {duration(time.monotonic() - began)}"
+    progress.say(f"{place.name}: {took}" if made else f"{place.name} is there already")
+    click.echo(click.format_filename(place))
+    return 0
+
+
+def _blueprint(path: Path, to: str | None, layout: str) -> "Blueprint":
+    from offload.folder import Folder
+    from offload.manifest import is_store
+    from offload.published import Goal, published
+    from offload.relaid import relaid
+    from offload.store import Store
+    from specexec.engines.families import admit
+
+    if is_store(path):
+        return relaid(Store(path), to, _layout(layout))
+    folder = Folder(path)
+    config = admit(folder.config)
+    chosen = None if to == "bf16" else _layout(layout)
+    return published(folder, Goal(to or "nf4", chosen, config.num_hidden_layers, config.tie_word_embeddings))
+
+
+def _layout(given: str) -> str:
+    """auto: tile16 where our kernels run and no CUDA device is there to take the model."""
+    from specexec.engines.device import choose_device
+    from specexec.kernels.library import load
+
+    if given != "auto":
+        return given
+    return "tile16" if choose_device().type != "cuda" and load() else "rowmajor"
+
+
+def _place(source: str, path: Path, blueprint: "Blueprint") -> Path:
+    """By the model's own name and its format; a store that is as it is wanted stays where it is."""
+    from cli.home import placed
+    from cli.models import BUNDLED
+    from offload.manifest import is_store, read_manifest
+
+    made = blueprint.identity
+    if not is_store(path):
+        return placed(f"{source if source == BUNDLED else Path(made.source).name}-{made.quantisation}")
+    if read_manifest(path).identity == made:
+        return path
+    return placed(f"{path.resolve().name.removesuffix('-tile16').removesuffix('-rowmajor')}-{made.layout}")

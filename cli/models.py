@@ -1,0 +1,77 @@
+"""What the name of a model means: the bundled pair, a folder as published, or a converted store."""
+
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.home import models
+from offload.errors import NotHere, Refused
+from offload.folder import Folder, stored
+from offload.footprint import footprint
+from offload.manifest import is_store
+from offload.store import Store
+from specexec.sampling import Sampling
+
+BUNDLED = "bundled"
+Model = Folder | Store
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """model: `bundled`, the name of a store, or a folder. drafts: auto, none, lookup, bundled, random, or models.
+
+    context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
+    ram: bytes that may be used in all, None for what is free.
+    """
+
+    model: str = BUNDLED
+    drafts: tuple[str, ...] = ("auto",)
+    device: str = "auto"
+    dtype: str = "auto"
+    context: int | None = None
+    raw: bool = False
+    quant: str | None = None
+    activations: int = 16
+    ram: int | None = None
+
+
+def find(name: str, role: str) -> Path:
+    """The folder of the model called `name`; role: target or draft, which of the bundled pair is meant."""
+    if name == BUNDLED:
+        return Path(str(importlib.resources.files("specexec.bundled") / role))
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise Refused(f"{name} is a file; models are folders.", hint="the folder that holds config.json and model.safetensors")
+    if not path.exists() and not name.startswith((".", "/", "~")):
+        if is_store(models() / name):
+            return models() / name
+        raise NotHere(f'no model "{name}" here.', hint="-m bundled, or the path of a model folder")
+    return path
+
+
+def opened(path: Path) -> Model:
+    return Store(path) if is_store(path) else Folder(path)
+
+
+def parameters(model: Model) -> int:
+    return footprint(model.config, model.quant).parameters if isinstance(model, Store) else stored(model)[0]
+
+
+def eos(model: Model) -> frozenset[int]:
+    """The ids that end an answer: generation_config's, else config's."""
+    found = model.generation.get("eos_token_id", model.config.get("eos_token_id"))
+    return frozenset(found if isinstance(found, list) else [] if found is None else [found])
+
+
+def sampling(generation: Mapping[str, Any]) -> Sampling:
+    """The model's own defaults, else temperature 0.7 and top-p 0.95."""
+    own = {name: generation[name] for name in ("temperature", "top_k", "top_p", "min_p") if generation.get(name) is not None}
+    return Sampling(
+        temperature=float(own.get("temperature", 0.7)),
+        top_k=int(own.get("top_k", 0)),
+        top_p=float(own.get("top_p", 1.0 if own else 0.95)),
+        min_p=float(own.get("min_p", 0.0)),
+        repeat_penalty=float(generation.get("repetition_penalty") or 1.0),
+    )

@@ -1,0 +1,142 @@
+"""Conversion: file by file beside its place, gone on with where it was stopped, and in its place only when it is whole."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from offload.blueprint import Blueprint, File, Watcher
+from offload.errors import OffloadError, Refused
+from offload.journal import Partial
+from offload.manifest import NAME, Entry, Identity, Manifest, is_store, read_manifest
+from offload.sheet import workers
+from offload.writing import FULL, NoRoom, entry_of, settle, write
+
+SPARE = 2**20  # bytes for the manifest and the journal
+PAGE = 4096
+
+
+def convert(blueprint: Blueprint, out: Path, watcher: Watcher) -> bool:
+    """Makes the store at `out`; False: it was there already, of the same source and kind.
+
+    Killed at any moment, the same call goes on and ends in the same bytes. Raises Refused for an `out` that is something
+    else or that another process writes, NoRoom, and what reading the source raises.
+    """
+    out = out.resolve()
+    with _two_lines(blueprint, out):
+        partial = Partial(out)
+        if _is_there(blueprint.identity, out) and not partial.is_left_of(blueprint.identity):
+            return False
+        with partial.locked():
+            made = not _is_there(blueprint.identity, out)  # who held the lock before may have made it
+            if made:
+                _make(blueprint, partial, watcher)
+                partial.store.rename(out)
+                settle(out.parent)
+            partial.remove()
+        return made
+
+
+def _is_there(identity: Identity, out: Path) -> bool:
+    found = _found(out)
+    if found is None or found == identity:
+        return found is not None
+    what = f"{found.source} as {_what(found)}" if isinstance(found, Identity) else found
+    raise Refused(f"{out} is there already: {what}.", hint=f"--out PATH for another place, or: rm -r {out}")
+
+
+def _found(out: Path) -> Identity | str | None:
+    """What is at `out`: a store, something else, or nothing (an empty folder is as good as none)."""
+    if is_store(out):
+        try:
+            return read_manifest(out).identity
+        except OffloadError:
+            return "a store whose manifest is damaged or newer"
+    if out.is_dir():
+        return "a folder that is no store" if any(out.iterdir()) else None
+    return "no folder" if out.exists() else None
+
+
+def _make(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> None:
+    entries = _resume(blueprint, partial, watcher)
+    missing = [file for file in blueprint.files if file.name not in entries]
+    _check_room(missing, partial.path)
+    watcher.begin(blueprint.nbytes, blueprint.nbytes - sum(file.nbytes for file in missing))
+    with workers() as pool:
+        for file in missing:
+            entries[file.name] = _file(file, partial.store, pool, watcher)
+            blueprint.check(file.name)
+            partial.note(file.name, entries[file.name])
+    manifest = Manifest(blueprint.identity, blueprint.matrices).with_files(entries)
+    write(partial.store / NAME, [manifest.text()])
+
+
+def _file(file: File, folder: Path, pool: ThreadPoolExecutor, watcher: Watcher) -> Entry:
+    return write(folder / file.name, file.pieces(pool), lambda count: watcher.advance(file.name, count))
+
+
+def _resume(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> dict[str, Entry]:
+    """The files that are whole already, read again to be sure; none where there is nothing to go on with."""
+    begun, entries = partial.read()
+    wanted = blueprint.identity
+    if begun and (begun.source, begun.quantisation, begun.layout) != (wanted.source, wanted.quantisation, wanted.layout):
+        raise Refused(f"{partial.path} is an unfinished conversion of {begun.source} to {_what(begun)}.",
+                      hint=f"finish that one, --out PATH for this one, or: rm -r {partial.path}")
+    if begun != wanted:
+        if begun:
+            watcher.say(f"{wanted.source} has changed since its conversion began, which begins anew")
+        partial.begin(wanted)
+        return {}
+    return _kept(entries, blueprint, partial.store, watcher)
+
+
+def _what(identity: Identity) -> str:
+    return identity.quantisation + (f" in {identity.layout}" if identity.layout else "")
+
+
+def _kept(entries: Mapping[str, Entry], blueprint: Blueprint, folder: Path, watcher: Watcher) -> dict[str, Entry]:
+    """Those of the entries whose files are as they say; all other files are removed."""
+    watcher.begin(sum(entry.nbytes for entry in entries.values()), 0)
+    names = {file.name for file in blueprint.files} & entries.keys()
+    kept = {name: entries[name] for name in sorted(names) if _is_whole(folder / name, entries[name], watcher)}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    here = sum(entry.nbytes for entry in kept.values())
+    watcher.say(f"resuming: {size(here)} of {size(blueprint.nbytes)} already here, verified")
+    return kept
+
+
+def _is_whole(path: Path, entry: Entry, watcher: Watcher) -> bool:
+    try:
+        return entry_of(path, lambda count: watcher.advance(f"checking {path.name}", count)) == entry
+    except FileNotFoundError:
+        return False
+
+
+def _check_room(files: list[File], folder: Path) -> None:
+    needed, free = sum(file.nbytes + PAGE for file in files) + SPARE, shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoRoom(f"{size(needed)} is needed at {folder.parent}, and {size(free)} is free.",
+                     hint=f"free {size(needed - free)}, or --out PATH on another disk")
+
+
+@contextmanager
+def _two_lines(blueprint: Blueprint, out: Path) -> Iterator[None]:
+    """What a disk refuses becomes an OffloadError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            here = sum(entry.nbytes for entry in Partial(out).read()[1].values())
+            raise NoRoom(f"the disk is full at {size(here)} of {size(blueprint.nbytes)}; nothing is lost.",
+                         hint=f"free {size(blueprint.nbytes - here)}, then the same command goes on") from error
+        what = f"{error.filename or out}: {error.strerror or error}."
+        raise OffloadError(what, hint="--out PATH, of a folder that can be written") from error
+
+
+def size(count: int) -> str:
+    """Of bytes, rounded up."""
+    unit, name = (10**9, "GB") if count >= 10**9 else (10**6, "MB")
+    return f"{-(-count * 10 // unit) / 10:.1f} {name}"

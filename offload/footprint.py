@@ -1,0 +1,56 @@
+"""What a model takes, known from its configuration alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from specexec.formats import GROUP, TILE
+
+PAGE, ALIGNED = 4096, 64
+HEADER = 2 * PAGE  # a store file's, at most
+HEAD_ROUNDED = 32  # a head's dimensions in the KV cache are filled to whole 32s
+
+
+def _up(number: int, to: int) -> int:
+    return -(-number // to) * to
+
+
+def matrix_bytes(rows: int, columns: int, kind: str) -> int:
+    """Of a matrix in a store: nf4 and int8 with their scales, or bf16."""
+    if kind == "bf16":
+        return 2 * rows * columns
+    rows, columns = _up(rows, TILE), _up(columns, GROUP)
+    return rows * columns // (2 if kind == "nf4" else 1) + rows * columns // GROUP * 2
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes, but for the counts. layer: one layer's file. kv_token: all layers' keys and values of one token."""
+
+    layers: int
+    parameters: int
+    layer: int
+    head: int
+    embedding: int
+    kv_token: int
+    work_token: int  # a pass's own buffers, for each of its tokens
+    vocabulary: int
+
+
+def footprint(config: Mapping[str, Any], kind: str) -> Footprint:
+    """Of a model of one of the admitted families, its matrices as nf4, int8 or bf16."""
+    width, ffn, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    dim = config.get("head_dim") or width // heads
+    shapes = [(heads * dim, width), (kv_heads * dim, width), (kv_heads * dim, width), (width, heads * dim),
+              (ffn, width), (ffn, width), (width, ffn)]
+    matrices = sum(_up(matrix_bytes(*shape, kind), ALIGNED) for shape in shapes)
+    vectors = 4 * (2 * width + 2 * dim + sum(rows for rows, _ in shapes))
+    head = matrix_bytes(config["vocab_size"], width, "bf16" if kind == "bf16" else "int8")
+    parameters = layers * sum(rows * columns for rows, columns in shapes) + 2 * config["vocab_size"] * width
+    padded = _up(dim, HEAD_ROUNDED)
+    work = 4 * (width + (heads + 2 * kv_heads) * dim + 2 * heads * padded + 2 * ffn) + 2 * (width + heads * dim + ffn)
+    return Footprint(
+        layers, parameters, _up(matrices + vectors + HEADER, PAGE), _up(head + 4 * width + HEADER, PAGE),
+        2 * config["vocab_size"] * width, layers * 2 * kv_heads * padded * 2, work, config["vocab_size"])

@@ -1,0 +1,65 @@
+"""What lives where: a pure function of the model, the memory there is, and what the person asked for."""
+
+from dataclasses import dataclass
+
+from offload.errors import TooLittleMemory
+from offload.footprint import Footprint
+
+PROGRAM = 600 * 2**20  # Python, torch and transformers themselves, measured
+READER_BLOCK = 2**23  # of logits
+SLOTS = 2  # buffers of the ring: one being read, one in use
+
+
+@dataclass(frozen=True)
+class Demand:
+    """context: tokens the KV cache is to hold. tree: rows of the largest pass. draft: bytes of what drafts."""
+
+    context: int
+    tree: int
+    draft: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    what: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """pinned: layers that stay in memory. streamed: bytes read in every pass. ledger: all that is allocated."""
+
+    pinned: int
+    slots: int
+    streamed: int
+    ledger: tuple[Entry, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.ledger)
+
+
+def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
+    """ram: bytes that may be used in all. Raises TooLittleMemory, naming the least that works."""
+    fixed = (
+        Entry("program", PROGRAM),
+        Entry("head and last norm", of.head),
+        Entry("KV cache", of.kv_token * (demand.context + demand.tree)),
+        Entry("a pass's buffers", of.work_token * demand.tree + READER_BLOCK),
+        Entry("draft", demand.draft),
+    )
+    room = ram - sum(entry.bytes for entry in fixed)
+    if room >= of.layers * of.layer:
+        return Placement(of.layers, 0, 0, (*fixed, Entry("layers in memory", of.layers * of.layer)))
+    pinned = room // of.layer - SLOTS
+    if pinned < 0:
+        least = sum(entry.bytes for entry in fixed) + SLOTS * of.layer
+        raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
+                              hint=f"--ram {gib(least)}, or a smaller --ctx-size")
+    ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))
+    return Placement(pinned, SLOTS, (of.layers - pinned) * of.layer, (*fixed, *ring))
+
+
+def gib(size: int) -> str:
+    """Rounded up, in a form that --ram takes."""
+    return f"{-(-size * 10 // 2**30) / 10:g}GiB"

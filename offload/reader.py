@@ -1,0 +1,92 @@
+"""The thread that reads ahead: which layer lies in which slot, in the order of a cycle that it runs on across passes."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+
+
+class Reader:
+    """fetch(index, slot) reads a layer and returns its bytes, 0 where `stopping` made it give up.
+
+    An exception of fetch is raised by the take that waits for that layer; the next take starts reading anew.
+    """
+
+    def __init__(self, cycle: Sequence[int], slots: int, fetch: Callable[[int, int], int]) -> None:
+        self._cycle, self._slot_count, self._fetch = cycle, slots, fetch
+        self.bytes = 0
+        self.stopping = False  # asked by fetch between blocks
+        self._changed = threading.Condition()
+        self._ready: deque[tuple[int, int]] = deque()  # (layer, slot), oldest first
+        self._taken: int | None = None  # the slot in use
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._expected = -1  # the layer that the next take should ask for
+
+    def take(self, index: int) -> int:
+        """The slot that holds layer `index`, once it is there. Raises what reading it raised."""
+        if not self._follows(index):
+            self._start(index)
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._error)
+            if not self._ready:
+                error, self._error = self._error, None
+                assert error is not None
+                self._thread = None
+                raise error
+            _, self._taken = self._ready.popleft()
+            return self._taken
+
+    def release(self) -> None:
+        """The slot taken last may be written again."""
+        with self._changed:
+            self._taken = None
+            self._expected = self._next(self._expected)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self.stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread, self.stopping = None, False
+
+    def _follows(self, index: int) -> bool:
+        return self._thread is not None and self._expected == index
+
+    def _next(self, index: int) -> int:
+        return self._cycle[(self._cycle.index(index) + 1) % len(self._cycle)]
+
+    def _start(self, index: int) -> None:
+        self.close()
+        self._ready.clear()
+        self._error, self._expected = None, index
+        self._thread = threading.Thread(target=self._run, args=(index,), name="reader", daemon=True)
+        self._thread.start()
+
+    def _run(self, index: int) -> None:
+        try:
+            for turn in count():
+                slot = turn % self._slot_count
+                if not self._wait_for(slot):
+                    return
+                got = self._fetch(index, slot)
+                if not got:
+                    return
+                with self._changed:
+                    self.bytes += got
+                    self._ready.append((index, slot))
+                    self._changed.notify_all()
+                index = self._next(index)
+        except BaseException as error:  # the thread that waits raises it
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _wait_for(self, slot: int) -> bool:
+        """Until the slot is free; False: the thread is to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.stopping or (slot != self._taken and all(slot != s for _, s in self._ready)))
+            return not self.stopping

@@ -1,0 +1,38 @@
+"""Whether a store is what its manifest says, to the last bit."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from offload.blueprint import Watcher
+from offload.errors import DamagedFiles
+from offload.manifest import Entry, Manifest, read_manifest
+from offload.writing import entry_of
+
+
+def verify(path: Path, watcher: Watcher) -> Manifest:
+    """Reads every file of the store at `path`. Raises DamagedFiles, naming each that is not as it should be, and as Store."""
+    manifest = read_manifest(path)
+    watcher.begin(manifest.nbytes, 0)
+    found = {name: _wrong(path / name, entry, watcher) for name, entry in manifest.files.items()}
+    wrong = {name: why for name, why in found.items() if why}
+    if wrong:
+        raise DamagedFiles(_named(path, wrong), hint="remove it, then convert or fetch the model again")
+    return manifest
+
+
+def _named(path: Path, wrong: Mapping[str, str]) -> str:
+    files = "1 file" if len(wrong) == 1 else f"{len(wrong)} files"
+    return f"{files} of {path} cannot be used: " + ", ".join(f"{name} {why}" for name, why in wrong.items()) + "."
+
+
+def _wrong(path: Path, entry: Entry, watcher: Watcher) -> str | None:
+    """What is wrong with a file, or None."""
+    try:
+        if not path.is_file():
+            return "is no file" if path.exists() else "is missing"
+        found = entry_of(path, lambda count: watcher.advance(path.name, count))
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if found.nbytes != entry.nbytes:
+        return f"has {found.nbytes:,} bytes, not {entry.nbytes:,}"
+    return None if found == entry else "differs from its checksum"

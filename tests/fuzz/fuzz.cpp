@@ -1,0 +1,477 @@
+// Random calls of one instruction set's kernels on heap buffers of exactly the documented sizes, against simple loops.
+//
+// Built with the address and undefined-behaviour sanitizers (tests/fuzz/__main__.py): a read or write beyond a buffer ends it.
+// usage: fuzz SECONDS SEED. A failure names the case; `fuzz 0 CASE` runs that one alone.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels.h"
+
+extern "C" void __sanitizer_set_death_callback(void (*)());
+
+namespace specexec::SPECEXEC_ISA {
+void fill_linear(Kernels &);
+void fill_attention(Kernels &);
+void fill_rows(Kernels &);
+}
+
+using specexec::Kernels;
+
+namespace {
+
+Kernels kernels;
+unsigned long current;
+const char *what = "";
+std::mt19937_64 source;
+constexpr double kUlp = 1.0 / (1 << 24);
+
+void say() { std::fprintf(stderr, "fuzz: case %lu, %s\n", current, what); }
+
+void check(bool good, const char *which) {
+  if (good) return;
+  std::fprintf(stderr, "fuzz: %s differs\n", which);
+  say(), std::abort();
+}
+
+int64_t number(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(source); }
+bool chance(double p) { return std::uniform_real_distribution<>()(source) < p; }
+float normal() { return std::normal_distribution<float>()(source); }
+
+// Exactly so many, ending where the allocation ends, and starting at any multiple of their size.
+template <class T> class Buffer {
+ public:
+  explicit Buffer(int64_t size) : skip_(number(0, 16)), size_(size), held_(new T[size_t(skip_ + size)]) {}
+  Buffer(int64_t size, T value) : Buffer(size) { std::fill_n(get(), size, value); }
+  T *get() { return held_.get() + skip_; }
+  T &operator[](int64_t i) { return get()[i]; }
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t skip_, size_;
+  std::unique_ptr<T[]> held_;
+};
+template <class T> T *maybe(Buffer<T> &b, bool wanted) { return wanted ? b.get() : nullptr; }
+
+Buffer<float> normals(int64_t size, float scale = 1) {
+  Buffer<float> made(size);
+  for (int64_t i = 0; i < size; i++) made[i] = normal() * scale;
+  return made;
+}
+
+float from_half(uint16_t h) {
+  const int e = h >> 10 & 31, m = h & 1023;
+  const float f = e ? std::ldexp(float(1024 + m), e - 25) : std::ldexp(float(m), -24);
+  return h & 0x8000 ? -f : f;
+}
+float from_bf16(uint16_t x) {
+  const uint32_t u = uint32_t(x) << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+uint16_t to_bf16(float f) {
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  return uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+// ---- activations ---------------------------------------------------------------------------------------------------
+
+struct Tokens {  // buffers of SpecexecActivations, and what kernels.h says of their order
+  int64_t n, columns, groups;
+  int32_t bits;
+  Buffer<uint8_t> q;
+  Buffer<float> scale;
+  Buffer<int32_t> sum;
+  Tokens(int64_t count, int64_t wide, int32_t b)
+      : n(count), columns(wide), groups((wide + 63) / 64), bits(b), q(n * groups * 8 * bits, 0xaa), scale(n * groups, -1.f),
+        sum(n * groups, -1) {}
+  SpecexecActivations call() {
+    return {q.get(), scale.get(), sum.get(), n, groups, bits, int32_t(number(1, 2))};
+  }
+  int64_t start(int64_t t) const { return t / kernels.tokens * kernels.tokens; }
+  int64_t width(int64_t t) const { return std::min(kernels.tokens, n - start(t)); }
+  int64_t place(int64_t t, int64_t g) const { return start(t) * groups + g * width(t) + t - start(t); }
+  int code(int64_t t, int64_t column) {
+    const int64_t lane = t - start(t), w = width(t), from = start(t) * groups * 8 * bits;
+    if (bits == 8) return int8_t(q[from + (column / 4 * w + lane) * 4 + column % 4]);
+    const int64_t pair = column / 4 * 2 + column % 2, half = column % 4 / 2;  // of every 4 columns 0, 2, 1, 3
+    int16_t code;
+    std::memcpy(&code, q.get() + from + (pair * w + lane) * 4 + half * 2, 2);
+    return code;
+  }
+  double value(int64_t t, int64_t column) { return code(t, column) * double(scale[place(t, column / 64)]); }
+  float most() const { return bits == 8 ? 127.f : 16383.f; }
+  void check_sums() {
+    for (int64_t t = 0; t < n; t++)
+      for (int64_t g = 0; g < groups; g++) {
+        int32_t total = 0;
+        for (int64_t c = g * 64; c < g * 64 + 64; c++) {
+          total += code(t, c);
+          check(std::abs(code(t, c)) <= int(most()) && (c < columns || !code(t, c)), "a code");
+        }
+        check(total == sum[place(t, g)], "a sum");
+      }
+  }
+  void check_equal(Tokens &o) {
+    check(!std::memcmp(q.get(), o.q.get(), size_t(q.size())) && !std::memcmp(scale.get(), o.scale.get(), size_t(scale.size()) * 4) &&
+          !std::memcmp(sum.get(), o.sum.get(), size_t(sum.size()) * 4), "activations");
+  }
+};
+
+int32_t some_bits() { return chance(0.5) ? 8 : 16; }
+int64_t some_tokens() { return chance(0.1) ? number(41, 300) : number(1, 40); }
+int64_t some_columns() { return chance(0.05) ? number(2000, 8400) : chance(0.3) ? 64 * number(1, 6) : number(1, 400); }
+float some_scale() { return std::pow(10.f, float(number(-25, 25))); }
+
+Tokens quantised(Buffer<float> &x, int64_t n, int64_t columns, int32_t bits) {
+  Tokens made(n, columns, bits);
+  const auto to = made.call();
+  kernels.quantise(x.get(), columns, &to);
+  return made;
+}
+
+void fuzz_quantise() {
+  const int64_t n = some_tokens(), columns = number(1, 300);
+  Buffer<float> x = normals(n * columns, some_scale());
+  for (int64_t i = 0; i < x.size(); i++) x[i] *= chance(0.02) ? 1000 : chance(0.02) ? 0 : 1;
+  if (chance(0.3)) std::fill_n(x.get() + number(0, n - 1) * columns, columns, 0.f);
+  Tokens made = quantised(x, n, columns, some_bits());
+  made.check_sums();
+  for (int64_t t = 0; t < n; t++)
+    for (int64_t g = 0; g < made.groups; g++) {
+      float top = 0;
+      const int64_t from = t * columns + g * 64, to = t * columns + std::min(columns, g * 64 + 64);
+      for (int64_t i = from; i < to; i++) top = std::max(top, std::fabs(x[i]));
+      check(made.scale[made.place(t, g)] == top / made.most(), "a scale");
+      const float inverse = top > 0 ? made.most() / top : 0;
+      for (int64_t i = from; i < to; i++)
+        check(made.code(t, i - t * columns) == int(std::nearbyint(x[i] * inverse)), "a rounded value");
+    }
+}
+
+void fuzz_norm() {
+  const int64_t n = some_tokens(), columns = number(1, 300);
+  const float eps = 1e-5f;
+  Buffer<float> x = normals(n * columns, some_scale()), weight = normals(columns), out(n * columns, NAN);
+  kernels.norm(x.get(), weight.get(), n, columns, eps, out.get(), int32_t(number(1, 2)));
+  for (int64_t t = 0; t < n; t++) {
+    double squares = 0;
+    for (int64_t i = 0; i < columns; i++) squares += double(x[t * columns + i]) * x[t * columns + i];
+    if (squares > 1e37 || squares < 1e-30) continue;  // beyond fp32
+    for (int64_t i = 0; i < columns; i++) {
+      const double wanted = x[t * columns + i] / std::sqrt(squares / double(columns) + eps) * weight[i];
+      check(std::fabs(out[t * columns + i] - wanted) <= (20 + double(columns) / 16) * kUlp * std::fabs(wanted) + 1e-37, "a norm");
+    }
+  }
+  Tokens both(n, columns, some_bits());
+  const auto to = both.call();
+  kernels.norm_quantise(x.get(), weight.get(), columns, eps, &to);
+  Tokens apart = quantised(out, n, columns, both.bits);
+  both.check_equal(apart);
+}
+
+void fuzz_silu() {
+  const int64_t n = some_tokens(), columns = number(1, 300);
+  Buffer<float> gate_up = normals(2 * n * columns, float(std::pow(10.0, double(number(-3, 2)))));
+  Tokens made(n, columns, some_bits());
+  const auto to = made.call();
+  kernels.silu_quantise(gate_up.get(), columns, &to);
+  made.check_sums();
+  for (int64_t t = 0; t < n; t++)
+    for (int64_t i = 0; i < columns; i++) {
+      const double gate = gate_up[2 * t * columns + i], up = gate_up[(2 * t + 1) * columns + i];
+      const double step = made.scale[made.place(t, i / 64)], wanted = gate / (1 + std::exp(-gate)) * up;
+      check(std::fabs(made.value(t, i) - wanted) <= step * (0.5 + made.most() * 16 * kUlp) + 1e-34, "a silu");
+    }
+}
+
+// ---- products ------------------------------------------------------------------------------------------------------
+
+constexpr double kNf4[16] = {-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+                             -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+                             0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+                             0.7229568362236023, 1.0};
+
+struct Matrix {
+  int32_t kind, adds;
+  int64_t rows, groups, tiles, stride;
+  bool biased;
+  Buffer<uint8_t> codes;
+  Buffer<uint16_t> scales;
+  Buffer<float> bias, out, before;
+  Matrix(int64_t n, int64_t g)
+      : kind(int32_t(number(0, 1))), adds(int32_t(number(0, 1))), rows(number(1, 100)), groups(g), tiles((rows + 15) / 16),
+        stride(rows + number(0, 5)), biased(chance(0.5)), codes(tiles * groups * (kind ? 1024 : 512)),
+        scales(tiles * groups * 16), bias(normals(rows)), out(normals((n - 1) * stride + rows)), before(out.size()) {
+    for (int64_t i = 0; i < codes.size(); i++) {
+      codes[i] = uint8_t(number(0, 255));
+      if (kind && codes[i] == 128) codes[i] = 129;  // int8 ends at -127
+    }
+    for (int64_t i = 0; i < scales.size(); i++) scales[i] = chance(0.03) ? 0 : uint16_t(number(1, 0x7bff));
+    std::copy_n(out.get(), out.size(), before.get());
+  }
+  SpecexecMatrix call() { return {codes.get(), scales.get(), maybe(bias, biased), out.get(), rows, stride, kind, adds}; }
+  double weight(int64_t row, int64_t k, int32_t bits) {
+    const double scale = from_half(scales[((row / 16) * groups + k / 64) * 16 + row % 16]);
+    const int64_t tile = row / 16 * groups * (kind ? 16 : 8) + k / (kind ? 4 : 8);
+    const uint8_t byte = codes[(tile * 16 + row % 16) * 4 + k % 4];
+    if (kind) return int8_t(byte) * scale / 127;
+    const double unit = bits == 8 ? 112 : 914;
+    return std::nearbyint(kNf4[k % 8 < 4 ? byte & 15 : byte >> 4] * unit) / unit * scale;
+  }
+  void check_at(Tokens &x, int64_t t, int64_t row) {
+    double wanted = 0, size = 0;
+    for (int64_t k = 0; k < x.columns; k++) {
+      const double term = weight(row, k, x.bits) * x.value(t, k);
+      wanted += term, size += std::fabs(term);
+    }
+    for (const double other : {biased ? double(bias[row]) : 0, adds ? double(before[t * stride + row]) : 0})
+      wanted += other, size += std::fabs(other);
+    check(std::fabs(out[t * stride + row] - wanted) <= double(groups + 6) * kUlp * size + 1e-43, "a product");
+  }
+};
+
+void fuzz_linear() {
+  const int64_t columns = some_columns(), n = columns > 1000 ? number(1, chance(0.3) ? 100 : 20) : some_tokens();
+  Buffer<float> x = normals(n * columns, float(std::pow(10.0, double(number(-10, 10)))));
+  Tokens tokens = quantised(x, n, columns, some_bits());
+  std::vector<Matrix> matrices;
+  std::vector<SpecexecMatrix> calls;
+  for (int64_t i = number(1, 4); i > 0; i--) matrices.emplace_back(n, tokens.groups);
+  for (Matrix &m : matrices) calls.push_back(m.call());
+  const auto from = tokens.call();
+  kernels.linear(calls.data(), int64_t(calls.size()), &from);
+  for (Matrix &m : matrices) {
+    for (int i = 0; i < 12; i++) m.check_at(tokens, number(0, n - 1), number(0, m.rows - 1));
+    m.check_at(tokens, n - 1, m.rows - 1);
+    for (int64_t i = 0; i < m.out.size(); i++)
+      check(i % m.stride < m.rows || m.out[i] == m.before[i], "what lies between the rows of a result");
+  }
+  // a token alone
+  const int64_t t = number(0, n - 1);
+  Matrix &m = matrices[0];
+  Buffer<float> row(columns), out(m.rows);
+  std::copy_n(x.get() + t * columns, columns, row.get()), std::copy_n(m.before.get() + t * m.stride, m.rows, out.get());
+  Tokens one = quantised(row, 1, columns, tokens.bits);
+  SpecexecMatrix call = m.call();
+  call.out = out.get();
+  const auto alone = one.call();
+  kernels.linear(&call, 1, &alone);
+  check(!std::memcmp(out.get(), m.out.get() + t * m.stride, size_t(m.rows) * 4), "a token alone");
+}
+
+// ---- the cache -----------------------------------------------------------------------------------------------------
+
+struct Cache {
+  int64_t kv_heads, dim, capacity;
+  Buffer<uint16_t> keys, values;
+  Cache(int64_t h, int64_t d, int64_t rows, uint16_t fill)
+      : kv_heads(h), dim(d), capacity((rows + 63) / 64 * 64), keys(h * capacity * d, fill), values(h * capacity * d, fill) {}
+  SpecexecCache call() { return {keys.get(), values.get(), capacity, kv_heads, dim}; }
+  uint16_t &key(int64_t h, int64_t row, int64_t d) {
+    return keys[h * capacity * dim + row / 16 * 16 * dim + d / 2 * 32 + row % 16 * 2 + d % 2];
+  }
+  uint16_t &value(int64_t h, int64_t row, int64_t d) {
+    return values[(h * capacity + row) * dim + d / 32 * 32 + d % 16 * 2 + d % 32 / 16];
+  }
+  void fill_row(int64_t row, int64_t head_dim) {
+    for (int64_t h = 0; h < kv_heads; h++)
+      for (int64_t d = 0; d < dim; d++) {
+        key(h, row, d) = d < head_dim ? to_bf16(normal()) : 0;
+        value(h, row, d) = d < head_dim ? to_bf16(normal()) : 0;
+      }
+  }
+  void copy_row(Cache &from, int64_t old, int64_t row) {
+    for (int64_t h = 0; h < kv_heads; h++)
+      for (int64_t d = 0; d < dim; d++) key(h, row, d) = from.key(h, old, d), value(h, row, d) = from.value(h, old, d);
+  }
+};
+
+int64_t whole32(int64_t head_dim) { return (head_dim + 31) / 32 * 32; }
+
+void fuzz_rope() {
+  const int64_t kv_heads = number(1, 3), heads = kv_heads * number(1, 4), head_dim = 2 * number(1, chance(0.1) ? 128 : 48);
+  const int64_t n = number(1, 20), row = number(0, 100), dim = whole32(head_dim), wide = (heads + 2 * kv_heads) * head_dim;
+  const bool normed = chance(0.5);
+  Cache cache(kv_heads, dim, row + n, 0x1234);
+  Buffer<float> qkv = normals(n * wide), angles = normals(n * head_dim), q_norm = normals(head_dim), k_norm = normals(head_dim);
+  Buffer<float> q(n * heads * dim, NAN);
+  const SpecexecRope call{qkv.get(), angles.get(), maybe(q_norm, normed), maybe(k_norm, normed), q.get(), n, heads, head_dim,
+                          row, 1e-5f, 0.5f, int32_t(number(1, 2))};
+  const auto to = cache.call();
+  kernels.rope(&call, &to);
+  const auto turned = [&](int64_t t, int64_t at, int64_t d, Buffer<float> &weight) {
+    const float *x = qkv.get() + t * wide + at * head_dim, *a = angles.get() + t * head_dim;
+    double squares = 0;
+    for (int64_t i = 0; i < head_dim; i++) squares += double(x[i]) * x[i];
+    const double r = normed ? 1 / std::sqrt(squares / double(head_dim) + 1e-5) : 1;
+    const auto in = [&](int64_t i) { return x[i] * r * (normed ? weight[i] : 1); };
+    const int64_t half = head_dim / 2, i = d % half;
+    return d < half ? in(i) * a[i] - in(i + half) * a[half + i] : in(i + half) * a[i] + in(i) * a[half + i];
+  };
+  for (int64_t t = 0; t < n; t++) {
+    for (int64_t h = 0; h < heads; h++)
+      for (int64_t d = 0; d < dim; d++) {
+        const double wanted = d < head_dim ? turned(t, h, d, q_norm) * 0.5 : 0;
+        check(std::fabs(q[(t * heads + h) * dim + d] - wanted) <= (d < head_dim) * 1e-4, "a query");
+      }
+    for (int64_t h = 0; h < kv_heads; h++)
+      for (int64_t d = 0; d < dim; d++) {
+        const double k = d < head_dim ? turned(t, heads + h, d, k_norm) : 0;
+        const float v = d < head_dim ? qkv[t * wide + (heads + kv_heads + h) * head_dim + d] : 0;
+        check(std::fabs(from_bf16(cache.key(h, row + t, d)) - k) <= (d < head_dim) * (std::fabs(k) / 256 + 1e-4), "a key");
+        check(cache.value(h, row + t, d) == to_bf16(v), "a value");
+      }
+  }
+  for (int64_t r = 0; r < cache.capacity; r++)
+    if (r < row || r >= row + n) check(cache.key(0, r, 0) == 0x1234 && cache.value(0, r, dim - 1) == 0x1234, "another row");
+}
+
+void fuzz_move() {
+  const int64_t rows = number(1, 200), to = number(0, rows - 1), count = number(1, rows - to), layers = number(1, 2);
+  std::vector<Cache> caches, before;
+  std::vector<SpecexecCache> calls;
+  Buffer<int64_t> from(count);
+  for (int64_t i = 0; i < count; i++) from[i] = number(0, rows - 1);
+  const int64_t kv_heads = number(1, 3), dim = 32 * number(1, 3);
+  for (int64_t layer = 0; layer < layers; layer++) {
+    caches.emplace_back(kv_heads, dim, rows, 0), before.emplace_back(kv_heads, dim, rows, 0);
+    for (int64_t row = 0; row < rows; row++) caches[size_t(layer)].fill_row(row, dim), before[size_t(layer)].copy_row(caches[size_t(layer)], row, row);
+  }
+  for (Cache &c : caches) calls.push_back(c.call());
+  kernels.move(calls.data(), layers, to, from.get(), count);
+  for (int64_t layer = 0; layer < layers; layer++)
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t h = 0; h < kv_heads; h++)
+        for (int64_t d = 0; d < dim; d++) {
+          const int64_t was = row >= to && row < to + count ? from[row - to] : row;
+          Cache &a = caches[size_t(layer)], &b = before[size_t(layer)];
+          check(a.key(h, row, d) == b.key(h, was, d) && a.value(h, row, d) == b.value(h, was, d), "a moved row");
+        }
+}
+
+struct Asked {  // one attention, its n queries the last of the tree's t rows (t = 0: of no row)
+  int64_t heads, head_dim, committed, t, n;
+  Buffer<int32_t> parents, first;
+  Buffer<float> q, out, sums;
+  Asked(int64_t h, int64_t d, int64_t c, int64_t tree, int64_t count)
+      : heads(h), head_dim(d), committed(c), t(tree), n(count), parents(tree), first(count), q(n * h * whole32(d)),
+        out(n * h * d, NAN), sums(n * h, NAN) {}
+  void run(Cache &cache, int32_t threads, bool sum) {
+    const SpecexecAttention call{q.get(), out.get(), maybe(sums, sum), heads, head_dim};
+    const SpecexecPass pass{parents.get(), first.get(), committed, t, n, threads};
+    const auto over = cache.call();
+    kernels.attend(&call, &over, &pass);
+  }
+  std::vector<int64_t> rows(int64_t i) {  // what query i sees, in order of position
+    std::vector<int64_t> path;
+    for (int64_t r = t ? t - n + i : -1; r >= 0; r = parents[r]) path.push_back(committed + r);
+    for (int64_t r = committed - 1; r >= 0; r--) path.push_back(r);
+    std::reverse(path.begin(), path.end());
+    return path;
+  }
+};
+
+void check_attention(Asked &a, Cache &cache, bool sum, int64_t i, int64_t h) {
+  const int64_t kv = h / (a.heads / cache.kv_heads), dim = cache.dim;
+  std::vector<int64_t> seen = a.rows(i);
+  seen.erase(seen.begin(), seen.begin() + std::min<int64_t>(a.first[i], int64_t(seen.size())));
+  if (seen.empty()) return;  // of which kernels.h says nothing
+  std::vector<double> scores, mix(size_t(a.head_dim), 0.0);
+  for (int64_t row : seen) {
+    double s = 0;
+    for (int64_t d = 0; d < dim; d++) s += double(a.q[(i * a.heads + h) * dim + d]) * from_bf16(cache.key(kv, row, d));
+    scores.push_back(s);
+  }
+  const double most = *std::max_element(scores.begin(), scores.end());
+  double total = 0;
+  for (size_t k = 0; k < seen.size(); k++) {
+    const double w = std::exp(scores[k] - most);
+    total += w;
+    for (int64_t d = 0; d < a.head_dim; d++) mix[size_t(d)] += w * from_bf16(cache.value(kv, seen[k], d));
+  }
+  for (int64_t d = 0; d < a.head_dim; d++)
+    check(std::fabs(a.out[(i * a.heads + h) * a.head_dim + d] - mix[size_t(d)] / total) <= 3e-5, "an attention");
+  if (sum) check(std::fabs(a.sums[i * a.heads + h] - most - std::log(total)) <= 3e-5 * (1 + std::fabs(most)), "a log sum exp");
+}
+
+void check_alone(Asked &a, Cache &cache, bool sum, int64_t i) {  // its path committed, but for itself
+  std::vector<int64_t> path = a.rows(i);
+  Cache plain(cache.kv_heads, cache.dim, int64_t(path.size()), 0x7fff);
+  for (size_t r = 0; r < path.size(); r++) plain.copy_row(cache, path[r], int64_t(r));
+  Asked one(a.heads, a.head_dim, int64_t(path.size()) - 1, 1, 1);
+  one.parents[0] = -1, one.first[0] = a.first[i];
+  const int64_t width = a.heads * cache.dim;
+  std::copy_n(a.q.get() + i * width, width, one.q.get());
+  one.run(plain, 1, true);
+  const int64_t out = a.heads * a.head_dim;
+  check(!std::memcmp(one.out.get(), a.out.get() + i * out, size_t(out) * 4), "a query alone");
+  if (sum) check(!std::memcmp(one.sums.get(), a.sums.get() + i * a.heads, size_t(a.heads) * 4), "its log sum exp");
+}
+
+void fuzz_attend() {
+  static const int64_t kGroups[] = {1, 1, 2, 3, 4, 7, 8, 12};
+  const int64_t kv_heads = number(1, 2), heads = kv_heads * kGroups[number(0, 7)], head_dim = chance(0.2) ? number(1, 128) : 32 * number(1, 4);
+  const int64_t committed = chance(0.03) ? number(4000, 9000) : chance(0.3) ? 64 * number(0, 5) + number(0, 2) : number(0, 200);
+  const int64_t t = committed && chance(0.1) ? 0 : chance(0.1) ? number(60, 256) : number(1, 40), n = t ? number(1, t) : number(1, 5);
+  Cache cache(kv_heads, whole32(head_dim), committed + t, 0x7fff);  // NaN where no row is
+  for (int64_t row = 0; row < committed + t; row++) cache.fill_row(row, head_dim);
+  Asked asked(heads, head_dim, committed, t, n);
+  for (int64_t i = 0; i < asked.q.size(); i++)
+    asked.q[i] = i % cache.dim < head_dim ? 2 * normal() / std::sqrt(float(head_dim)) : 0;
+  std::vector<int64_t> depth(static_cast<size_t>(t));
+  const int64_t reach = chance(0.3) ? 1 : number(1, t + 1), window = chance(0.4) ? number(1, committed + 20) : 0;
+  for (int64_t r = 0; r < t; r++) {
+    asked.parents[r] = int32_t(std::max<int64_t>(-1, r - number(1, reach)));
+    depth[size_t(r)] = asked.parents[r] < 0 ? 0 : depth[size_t(asked.parents[r])] + 1;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t position = t ? committed + depth[size_t(t - n + i)] : committed + number(0, 60);
+    asked.first[i] = window ? int32_t(std::max<int64_t>(0, position + 1 - window)) : 0;
+  }
+  const bool sum = chance(0.5);
+  asked.run(cache, int32_t(number(1, 2)), sum);
+  for (int i = 0; i < 4; i++) check_attention(asked, cache, sum, number(0, n - 1), number(0, heads - 1));
+  if (t) check_alone(asked, cache, sum, number(0, n - 1));
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+
+struct Kind {
+  const char *name;
+  void (*run)();
+};
+constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm}, {"silu", fuzz_silu}, {"linear", fuzz_linear},
+                           {"linear", fuzz_linear}, {"rope", fuzz_rope}, {"move", fuzz_move}, {"attend", fuzz_attend},
+                           {"attend", fuzz_attend}};
+
+void one_case() {
+  source.seed(current);
+  const Kind &kind = kKinds[size_t(number(0, std::size(kKinds) - 1))];
+  what = kind.name;
+  kind.run();
+}
+
+}  // namespace
+
+int main(int, char **arguments) {
+  using clock = std::chrono::steady_clock;
+  specexec::SPECEXEC_ISA::fill_linear(kernels);
+  specexec::SPECEXEC_ISA::fill_attention(kernels);
+  specexec::SPECEXEC_ISA::fill_rows(kernels);
+  __sanitizer_set_death_callback(say);
+  const auto end = clock::now() + std::chrono::duration<double>(std::atof(arguments[1]));
+  const unsigned long seed = std::strtoul(arguments[2], nullptr, 10);
+  current = seed;
+  do one_case(), current++;
+  while (clock::now() < end);
+  std::printf("%lu cases\n", current - seed);
+}

@@ -1,0 +1,106 @@
+"""The thread that reads ahead: order, slots, errors, and passes that end early."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from offload.reader import Reader
+
+
+class Disk:
+    """Fetches that note what lies where; slow, or failing, on demand."""
+
+    def __init__(self, slots: int, seconds: float = 0.0) -> None:
+        self.held: list[int | None] = [None] * slots
+        self.fetched: list[int] = []
+        self.seconds = seconds
+        self.broken: set[int] = set()
+
+    def fetch(self, index: int, slot: int) -> int:
+        time.sleep(self.seconds)
+        if index in self.broken:
+            raise OSError(5, "Input/output error")
+        self.held[slot] = index
+        self.fetched.append(index)
+        return 100
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == "reader"]
+
+
+def take(reader: Reader, disk: Disk, index: int, use: float = 0.0) -> None:
+    slot = reader.take(index)
+    assert disk.held[slot] == index
+    time.sleep(use)
+    assert disk.held[slot] == index, "a slot in use was written"
+    reader.release()
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.parametrize(("reading", "using"), [(0.0, 0.002), (0.002, 0.0), (0.0, 0.0)])
+def test_every_layer_comes_in_its_turn_over_passes(slots: int, reading: float, using: float) -> None:
+    disk = Disk(slots, reading)
+    cycle = [1, 3, 4, 7]
+    reader = Reader(cycle, slots, disk.fetch)
+    for index in cycle * 3:
+        take(reader, disk, index, using)
+    assert disk.fetched[:12] == cycle * 3
+    assert reader.bytes >= 1200
+    reader.close()
+
+
+def test_it_reads_on_across_the_end_of_a_pass() -> None:
+    disk = Disk(2)
+    reader = Reader([0, 1, 2], 2, disk.fetch)
+    for index in (0, 1, 2):
+        take(reader, disk, index)
+    deadline = time.monotonic() + 5
+    while disk.fetched != [0, 1, 2, 0, 1] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert disk.fetched == [0, 1, 2, 0, 1]
+    reader.close()
+
+
+def test_a_pass_that_ended_early_begins_anew() -> None:
+    disk = Disk(2)
+    reader = Reader([0, 1, 2, 3], 2, disk.fetch)
+    for index in (0, 1, 0, 1, 2, 3, 0):
+        take(reader, disk, index)
+    reader.close()
+
+
+def test_an_error_is_raised_where_its_layer_is_wanted_and_the_next_pass_tries_again() -> None:
+    disk = Disk(2)
+    disk.broken = {2}
+    reader = Reader([0, 1, 2, 3], 2, disk.fetch)
+    take(reader, disk, 0)
+    take(reader, disk, 1)
+    with pytest.raises(OSError, match="Input/output"):
+        reader.take(2)
+    disk.broken = set()
+    for index in (0, 1, 2, 3):
+        take(reader, disk, index)
+    reader.close()
+
+
+def test_a_layer_that_raises_in_use_gives_its_slot_back() -> None:
+    disk = Disk(1)
+    reader = Reader([0, 1], 1, disk.fetch)
+    reader.take(0)
+    reader.release()  # what the context manager does
+    take(reader, disk, 1)
+    reader.close()
+
+
+def test_closing_does_not_wait_for_a_free_slot() -> None:
+    disk = Disk(1)
+    reader = Reader([0, 1], 1, disk.fetch)
+    reader.take(0)
+    began = time.monotonic()
+    reader.close()
+    assert time.monotonic() - began < 1
