@@ -22,6 +22,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(path)
 
 
+def one_pass(streamer: Streamer) -> None:
+    for index in range(6):
+        with streamer.layer(index):
+            pass
+
+
 def placed(pinned: int, slots: int = 2) -> Placement:
     return Placement(pinned, slots, 0, ())
 
@@ -74,9 +80,7 @@ def test_a_layer_that_was_cut_names_the_file(store: Store, tmp_path: Path) -> No
     layer = tmp_path / "layer-004.safetensors"
     layer.write_bytes(layer.read_bytes()[:-4096])
     with pytest.raises(DamagedFiles, match=r"layer-004.*bytes"):
-        for index in range(6):
-            with streamer.layer(index):
-                pass
+        one_pass(streamer)
     streamer.close()
 
 
@@ -89,13 +93,9 @@ def test_an_error_of_the_disk_is_told_and_the_next_pass_works(streamers: list[St
 
     monkeypatch.setattr(streamer._files[3], "_block", failing)
     with pytest.raises(OffloadError, match="layer-003.*byte 0"):
-        for index in range(6):
-            with streamer.layer(index):
-                pass
+        one_pass(streamer)
     monkeypatch.setattr(streamer._files[3], "_block", read)
-    for index in range(6):
-        with streamer.layer(index):
-            pass
+    one_pass(streamer)
 
 
 @pytest.mark.parametrize(("count", "of"), [(0, 80), (1, 80), (40, 80), (79, 80), (80, 80), (3, 7)])
