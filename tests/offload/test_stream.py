@@ -1,6 +1,7 @@
 """Layers that pass through a ring of buffers are those that stay in memory, bit for bit."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,9 @@ def test_a_layer_that_was_cut_names_the_file(store: Store, tmp_path: Path) -> No
     streamer.close()
 
 
-def test_an_error_of_the_disk_is_told_and_the_next_pass_works(streamers: list[Streamer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_disk_is_told_and_the_next_pass_works(
+    streamers: list[Streamer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     streamer = streamers[1]
     read = streamer._files[3]._block
 
@@ -92,7 +95,7 @@ def test_an_error_of_the_disk_is_told_and_the_next_pass_works(streamers: list[St
         raise OffloadError(f"reading {streamer._files[3].path} failed at byte {offset:,}: Input/output error.", hint="")
 
     monkeypatch.setattr(streamer._files[3], "_block", failing)
-    with pytest.raises(OffloadError, match="layer-003.*byte 0"):
+    with pytest.raises(OffloadError, match=r"layer-003.*byte 0"):
         one_pass(streamer)
     monkeypatch.setattr(streamer._files[3], "_block", read)
     one_pass(streamer)
@@ -103,5 +106,5 @@ def test_the_pinned_ones_are_as_many_as_asked_and_spread(count: int, of: int) ->
     found = sorted(spread(count, of))
     assert len(found) == count
     assert all(0 <= index < of for index in found)
-    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(found)]
     assert not gaps or max(gaps) - min(gaps) <= 1
