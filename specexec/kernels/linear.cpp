@@ -18,7 +18,8 @@ constexpr double kNf4[16] = {-1.0, -0.6961928009986877, -0.5250730514526367, -0.
                              0.7229568362236023, 1.0};
 
 constexpr size_t kAhead = 4096;  // bytes: left to itself, the CPU reads weights at 0.8 of memory's rate
-constexpr double kWorthWaking = 5e5;            // products: below, one thread is done before a second wakes
+constexpr double kWorthWaking = 5e5;  // products: below, one thread is done before a second wakes
+constexpr int64_t kShares = 8;  // a thread: more begin anew more often, fewer leave a slow thread alone at the end
 
 template <class T> struct Levels {
   T t[16];
@@ -93,11 +94,15 @@ struct Tokens {
   }
 };
 
+// From `at` in a block to the bytes that are read kAhead bytes later: after this block R - 1 others are done already.
+template <int R> INLINE size_t ahead_of(size_t at, size_t block) { return at + kAhead < block ? kAhead : kAhead + (R - 1) * block; }
+
 // part[T][R * 16] += the products of R blocks of 16 rows with T tokens over `groups` groups.
 template <class S, int R, int T> static void tile(const S &s, Weights w, const Tokens &x, size_t groups, float *part) {
   constexpr int kSteps = S::kBits * 2 / S::kUnits;  // of 64 bytes, in a group
   const uint8_t *q = x.q;
   for (size_t g = 0; g < groups; g++) {
+    const size_t ahead = ahead_of<R>(g * kSteps * 64, w.block);
     I whole[R][T];
     repeat<T>(EACH(t) {
       const I start = S::kBits == 8 && kOffset ? iset(-kOffset * x.sum[g * x.width + t]) : izero();
@@ -107,7 +112,7 @@ template <class S, int R, int T> static void tile(const S &s, Weights w, const T
       B u[R][S::kUnits];
       repeat<R>(EACH(r) {
         const uint8_t *p = w.codes + r * w.block + (g * kSteps + step) * 64;
-        if constexpr (S::kFromMemory) prefetch(p + kAhead);
+        if constexpr (S::kFromMemory) prefetch(p + ahead);
         s.get(p, u[r]);
       });
       repeat<S::kUnits>(EACH(k) {
@@ -222,8 +227,9 @@ static void linear(const SpecexecMatrix *matrices, int64_t count, const Specexec
   int64_t ends[16], total = 0;  // tasks of kTileRows blocks, matrix after matrix
   for (int64_t i = 0; i < count; i++) ends[i] = total += ((matrices[i].rows + 15) / 16 + kTileRows - 1) / kTileRows;
   const double work = double(total) * kTileRows * 1024 * double(x->groups) * double(x->n);
-  (void)work;
-#pragma omp parallel for schedule(dynamic, 2) num_threads(x->threads) if (x->threads > 1 && work > kWorthWaking)
+  const int64_t share = std::max<int64_t>(1, total / (kShares * x->threads));
+  (void)work, (void)share;
+#pragma omp parallel for schedule(dynamic, share) num_threads(x->threads) if (x->threads > 1 && work > kWorthWaking)
   for (int64_t task = 0; task < total; task++) {
     static thread_local Scratch scratch;
     const int64_t i = std::upper_bound(ends, ends + count, task) - ends;
