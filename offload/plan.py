@@ -1,5 +1,6 @@
 """What lives where: a pure function of the model, the memory there is, and what the person asked for."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from offload.errors import TooLittleMemory
@@ -27,16 +28,32 @@ class Entry:
 
 @dataclass(frozen=True)
 class Placement:
-    """pinned: layers that stay in memory. streamed: bytes read in every pass. ledger: all that is allocated."""
+    """pinned: layers that stay in memory. streamed: bytes read in every pass. ledger: all that is allocated.
+
+    With a device: on_device layers stay there; the others, `copied` bytes, pass through device_slots buffers of it in every
+    pass, `pinned` of them from page-locked memory. vram: the device's ledger.
+    """
 
     pinned: int
     slots: int
     streamed: int
     ledger: tuple[Entry, ...]
+    on_device: int = 0
+    device_slots: int = 0
+    copied: int = 0
+    vram: tuple[Entry, ...] = ()
 
     @property
     def bytes(self) -> int:
-        return sum(entry.bytes for entry in self.ledger)
+        return total(self.ledger)
+
+    @property
+    def device_bytes(self) -> int:
+        return total(self.vram)
+
+
+def total(ledger: Iterable[Entry]) -> int:
+    return sum(entry.bytes for entry in ledger)
 
 
 def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
@@ -48,12 +65,12 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
         Entry("a pass's buffers", of.work_token * demand.tree + READER_BLOCK),
         Entry("draft", demand.draft),
     )
-    room = ram - sum(entry.bytes for entry in fixed)
+    room = ram - total(fixed)
     if room >= of.layers * of.layer:
         return Placement(of.layers, 0, 0, (*fixed, Entry("layers in memory", of.layers * of.layer)))
     pinned = room // of.layer - SLOTS
     if pinned < 0:
-        least = sum(entry.bytes for entry in fixed) + SLOTS * of.layer
+        least = total(fixed) + SLOTS * of.layer
         raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
                               hint=f"--ram {gib(least)}, or a smaller --ctx-size")
     ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))

@@ -9,11 +9,15 @@ from itertools import count
 class Reader:
     """fetch(index, slot) reads a layer and returns its bytes, 0 where `stopping` made it give up.
 
-    An exception of fetch is raised by the take that waits for that layer; the next take starts reading anew.
+    settle(index, slot) is called, on the same thread, once the layer may be taken. An exception of either is raised by the
+    take that waits for that layer; the next take starts reading anew.
     """
 
-    def __init__(self, cycle: Sequence[int], slots: int, fetch: Callable[[int, int], int]) -> None:
-        self._cycle, self._slot_count, self._fetch = cycle, slots, fetch
+    def __init__(
+        self, cycle: Sequence[int], slots: int, fetch: Callable[[int, int], int],
+        settle: Callable[[int, int], None] = lambda index, slot: None,
+    ) -> None:
+        self._cycle, self._slot_count, self._fetch, self._settle = cycle, slots, fetch, settle
         self.bytes = 0
         self.stopping = False  # asked by fetch between blocks
         self._changed = threading.Condition()
@@ -79,6 +83,7 @@ class Reader:
                     self.bytes += got
                     self._ready.append((index, slot))
                     self._changed.notify_all()
+                self._settle(index, slot)
                 index = self._next(index)
         except BaseException as error:  # the thread that waits raises it
             with self._changed:

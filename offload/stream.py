@@ -47,17 +47,21 @@ class Streamer:
     """Implements the engine's WeightSource over a store's files. Its passes take the layers in order, again and again.
 
     pinned: layers kept in memory, read at once. slots: buffers of the ring. streamed_bytes: read for passes so far.
+    elsewhere: layers that it is never asked for.
     """
 
-    def __init__(self, pieces: Sequence[Piece], resident: Tensors, pinned: frozenset[int], slots: int = 2) -> None:
+    def __init__(
+        self, pieces: Sequence[Piece], resident: Tensors, pinned: frozenset[int], slots: int = 2,
+        elsewhere: frozenset[int] = frozenset(),
+    ) -> None:
         self.pieces, self._resident, self.pinned = pieces, resident, pinned
         self._files = [DirectFile(piece.path) for piece in pieces]
         self._checked: set[int] = set()
         self._kept = {index: self._pin(index) for index in sorted(pinned)}
-        cycle = [index for index in range(len(pieces)) if index not in pinned]
+        cycle = [index for index in range(len(pieces)) if index not in pinned | elsewhere]
         sizes = [pieces[index].size for index in cycle]
         self._slots = [Buffer(max(sizes)) for _ in range(min(slots, len(cycle)))]
-        self._views: dict[tuple[int, int], Tensors] = {}  # by slot and by layout of the file
+        self._views: dict[tuple[int, int], Tensors] = {}  # by buffer and by layout of the file
         self._reader = Reader(cycle, len(self._slots), self._fetch)
 
     def resident(self) -> Tensors:
@@ -65,19 +69,29 @@ class Streamer:
 
     @contextmanager
     def layer(self, index: int) -> Iterator[Tensors]:
+        with self.held(index) as buffer:
+            yield self._tensors(index, buffer)
+
+    @contextmanager
+    def held(self, index: int) -> Iterator[Buffer]:
+        """The buffer that begins with layer `index`'s file, kept from being written inside the context."""
         if index in self._kept:
             yield self._kept[index]
             return
         slot = self._reader.take(index)
         try:
-            yield self._tensors(index, slot)
+            yield self._slots[slot]
         finally:
             self._reader.release()
 
     @property
+    def buffers(self) -> Sequence[Buffer]:
+        """All that layers are handed out of."""
+        return [*self._kept.values(), *self._slots]
+
+    @property
     def nbytes(self) -> int:
-        buffers = sum(self.pieces[index].size for index in self.pinned) + sum(slot.size for slot in self._slots)
-        return buffers + sum(tensor.nbytes for tensor in self._resident.values())
+        return sum(buffer.size for buffer in self.buffers) + sum(tensor.nbytes for tensor in self._resident.values())
 
     @property
     def streamed_bytes(self) -> int:
@@ -93,10 +107,10 @@ class Streamer:
         for file in self._files:
             file.close()
 
-    def _pin(self, index: int) -> Tensors:
+    def _pin(self, index: int) -> Buffer:
         buffer = Buffer(self.pieces[index].size)
         self._read(index, buffer)
-        return buffer.tensors(self.pieces[index].spans)
+        return buffer
 
     def _fetch(self, index: int, slot: int) -> int:
         """Reads a layer into a slot; the bytes read, 0 where it was stopped."""
@@ -115,10 +129,10 @@ class Streamer:
     def _stopping(self) -> bool:
         return hasattr(self, "_reader") and self._reader.stopping
 
-    def _tensors(self, index: int, slot: int) -> Tensors:
+    def _tensors(self, index: int, buffer: Buffer) -> Tensors:
         """The same mapping for the same places in memory."""
         spans = self.pieces[index].spans
-        key = (slot, hash(tuple(spans.items())))
+        key = (id(buffer), hash(tuple(spans.items())))
         if key not in self._views:
-            self._views[key] = self._slots[slot].tensors(spans)
+            self._views[key] = buffer.tensors(spans)
         return self._views[key]

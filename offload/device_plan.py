@@ -1,0 +1,78 @@
+"""What lives where on a machine with a device: in its memory, page-locked in the host's, or on disk. Pure, as plan.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from offload.errors import TooLittleMemory
+from offload.footprint import Footprint
+from offload.plan import PROGRAM, READER_BLOCK, SLOTS, Demand, Entry, Placement, gib, total
+
+CUDA = 768 * 2**20  # its context, cuBLAS's workspaces, bitsandbytes' kernels; published sizes, not measured here
+SCORES, SCORE = 2**25, 16  # attention scores at a time, and bytes of all that is made of one
+DEQUANTISED, SCRATCH = 2**25, 2**23  # weights of a matrix at a time, and bytes that making them takes besides
+
+
+@dataclass(frozen=True)
+class DeviceFootprint:
+    """What a model takes of a device, in bytes. layer: a file and its vectors in the dtype computed in. work: of a pass."""
+
+    layer: int
+    head: int
+    kv_token: int
+    work: int
+
+
+def on_device(config: Mapping[str, Any], of: Footprint, demand: Demand, itemsize: int, cast: int) -> DeviceFootprint:
+    """itemsize: bytes of the dtype computed in. cast: bytes of a layer's vectors in that dtype, 0 where they stay fp32."""
+    width, ffn, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    dim = config.get("head_dim") or width // heads
+    keys = demand.context + demand.tree
+    token = itemsize * 4 * (width + (heads + 2 * kv_heads) * dim + ffn) + 12 * width  # norms are computed in fp32
+    masks = demand.tree * (16 * demand.tree + (12 * keys if config.get("sliding_window") else 0))
+    scores = SCORE * min(heads * demand.tree * keys, max(SCORES, heads * keys))
+    logits = 2 * max(READER_BLOCK, 4 * of.vocabulary)
+    work = demand.tree * token + masks + scores + DEQUANTISED * itemsize + SCRATCH + logits
+    return DeviceFootprint(of.layer + cast, of.head, of.layers * 2 * kv_heads * dim * itemsize, work)
+
+
+def plan_device(of: Footprint, device: DeviceFootprint, ram: int, vram: int, demand: Demand) -> Placement:
+    """ram, vram: bytes that may be used in all; demand.draft lies in vram. Raises TooLittleMemory, naming the least."""
+    fixed = (
+        Entry("CUDA", CUDA),
+        Entry("head and last norm", device.head),
+        Entry("KV cache", device.kv_token * (demand.context + demand.tree)),
+        Entry("a pass's buffers", device.work),
+        Entry("draft", demand.draft),
+    )
+    room, ring = vram - total(fixed), min(SLOTS, of.layers)
+    if room >= of.layers * device.layer:
+        held, slots = of.layers, 0
+    elif (held := room // device.layer - ring) >= 0:
+        slots = ring
+    else:
+        raise _too_little(total(fixed) + ring * device.layer, vram, "GPU memory", "--vram")
+    layers = (Entry("layers in GPU memory", held * device.layer), Entry("ring of GPU buffers", slots * device.layer))
+    return _on_host(of, ram, held, slots, (*fixed, *layers))
+
+
+def _on_host(of: Footprint, ram: int, held: int, slots: int, vram: tuple[Entry, ...]) -> Placement:
+    """Where the layers wait that do not stay on the device: page-locked, or on disk before a ring of page-locked buffers.
+
+    A layer that stays on the device passes through memory once; what is reserved for the others has room for that.
+    """
+    fixed = (Entry("program", PROGRAM + CUDA), Entry("head as it is read", of.head))
+    rest, room = of.layers - held, (ram - total(fixed)) // of.layer
+    if room < min(rest, SLOTS) or room < 1:
+        raise _too_little(total(fixed) + (min(rest, SLOTS) or 1) * of.layer, ram, "memory", "--ram")
+    ring = 0 if room >= rest else SLOTS
+    pinned = min(rest, room - ring)
+    ledger = (*fixed, Entry("page-locked layers", pinned * of.layer), Entry("page-locked ring of buffers", ring * of.layer),
+              Entry("a layer as it is read", 0 if rest else of.layer))
+    return Placement(pinned, ring, (rest - pinned) * of.layer, ledger, held, slots, rest * of.layer, vram)
+
+
+def _too_little(least: int, given: int, what: str, option: str) -> TooLittleMemory:
+    return TooLittleMemory(f"this model needs {gib(least)} of {what} at the least; {gib(given)} may be used.",
+                           hint=f"{option} {gib(least)}, or a smaller --ctx-size")

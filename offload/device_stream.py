@@ -1,0 +1,122 @@
+"""Layers on their way to a device: a fixed set stays there, the others pass through a ring of its buffers ahead of their use.
+
+A layer's computation waits, on the device, for its copy; the copy into a buffer waits for the computation that read it last.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+from offload.device_buffer import DeviceBuffer
+from offload.errors import OffloadError
+from offload.lane import Device, Mark
+from offload.reader import Reader
+from offload.stream import Streamer, Tensors
+
+
+class DeviceStream:
+    """Implements the engine's WeightSource, in a device's memory. host: hands over the layers that do not stay there.
+
+    kept: buffers of layers that do, filled. ring: two at least, where any do not. copied_bytes: for passes so far.
+    """
+
+    def __init__(
+        self, host: Streamer, resident: Tensors, kept: Mapping[int, DeviceBuffer], ring: Sequence[DeviceBuffer], device: Device,
+    ) -> None:
+        self.host, self._resident, self._kept, self._ring, self._device = host, resident, kept, ring, device
+        self._unlock, self._reading = ExitStack(), ExitStack()
+        born = device.compute.record()  # memory that was just taken may be in use by what is queued
+        self._released: list[Mark] = [born] * len(ring)  # since when each buffer may be written
+        self._copied: list[Mark] = [born] * len(ring)  # since when it may be read
+        cycle = [index for index in range(len(host.pieces)) if index not in kept]
+        self._copier = Reader(cycle, len(ring), self._copy, self._settle)
+        try:
+            for buffer in host.buffers:
+                self._unlock.callback(device.lock(buffer.bytes))
+        except BaseException:
+            self.close()
+            raise
+
+    def resident(self) -> Tensors:
+        return self._resident
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[Tensors]:
+        """Raises OffloadError, naming the layer, where its copy fails; what was computed with it is then worth nothing."""
+        spans = self.host.pieces[index].spans
+        if index in self._kept:
+            yield self._kept[index].tensors(spans)
+            return
+        slot = self._copier.take(index)
+        copied = self._copied[slot]
+        self._device.compute.wait(copied)
+        try:
+            yield self._ring[slot].tensors(spans)
+        finally:
+            self._released[slot] = self._device.compute.record()
+            self._copier.release()
+        self._confirm(index, copied)
+
+    @property
+    def nbytes(self) -> int:
+        """In the device's memory, but for what is resident."""
+        return sum(buffer.nbytes for buffer in [*self._kept.values(), *self._ring])
+
+    @property
+    def copied_bytes(self) -> int:
+        return self._copier.bytes
+
+    @property
+    def streamed_bytes(self) -> int:
+        return self.host.streamed_bytes
+
+    def close(self) -> None:
+        """Ends the threads and unlocks the memory; nothing is being copied any more."""
+        self._copier.close()
+        self.host.close()
+        self._unlock.close()
+
+    def _copy(self, index: int, slot: int) -> int:
+        """Queues a layer's copy into a buffer of the ring; its bytes."""
+        piece, lane = self.host.pieces[index], self._device.copies
+        try:
+            buffer = self._reading.enter_context(self.host.held(index))
+            with _named(index):
+                lane.wait(self._released[slot])
+                self._ring[slot].fill(lane, piece, buffer.bytes[: piece.size])
+                self._copied[slot] = lane.record()
+        except BaseException:
+            self._abandon()
+            raise
+        return piece.size
+
+    def _settle(self, index: int, slot: int) -> None:
+        """Gives the host's buffer back once the device has read it."""
+        with self._reading, _named(index):
+            self._copied[slot].synchronize()
+
+    def _abandon(self) -> None:
+        """The same where only a part of a copy may have been queued."""
+        with self._reading, suppress(RuntimeError):
+            self._device.copies.record().synchronize()
+
+    def _confirm(self, index: int, copied: Mark) -> None:
+        """No later than here a copy that failed is known, before anybody looks at what was computed with it.
+
+        Costs nothing: the next layer's copy comes after this one in any case.
+        """
+        try:
+            with _named(index):
+                copied.synchronize()
+        except OffloadError:
+            self._copier.close()  # which forgets that error: the next pass copies anew
+            raise
+
+
+@contextmanager
+def _named(index: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise OffloadError(f"copying layer {index} to the device failed: {reason}.",
+                           hint="the same command again; if it stays, --device cpu") from error
