@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from cli.codec import Codec
-from cli.engines import Making
+from cli.engines import Making, store_device
 from cli.interrupt import Interrupt
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.session import Session
@@ -75,7 +75,9 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
     quant = options.quant if parameters(model) >= SMALL else None  # below, it would cost tokens and save nothing
     everything = 2 * (_bytes(model, options) + 2**32)  # a draft is never streamed
-    draft, _ = _engine(model, replace(options, model=name, quant=quant, context=None, ram=everything), interrupt)
+    on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
+    alone = replace(options, model=name, quant=quant, context=None, ram=everything, vram=everything if on_gpu else None)
+    draft, _ = _engine(model, alone, interrupt)
     return [ModelExpander(draft, fitting)]
 
 

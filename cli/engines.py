@@ -1,5 +1,6 @@
 """The engine of a model: our kernels where weights are quantised and the CPU runs them, else transformers'."""
 
+import atexit
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -7,27 +8,54 @@ import torch
 from transformers import PretrainedConfig
 
 from cli.models import Model, ModelOptions
+from offload.cuda import cuda, free_vram
+from offload.device_buffer import cast_bytes
+from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
-from offload.footprint import footprint
+from offload.footprint import Footprint, footprint
 from offload.form import Plain, Quantised
 from offload.machine import free_memory
 from offload.plan import Demand, Placement, plan
 from offload.store import Store
 from offload.stream import Streamer
-from offload.streamed import open_streamer
-from specexec.engines.device import choose_device, choose_dtype
+from offload.streamed import open_device_stream, open_streamer
+from specexec.engines.device import DTYPES, choose_device, choose_dtype
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
+from specexec.engines.quant_linear import check_cuda
 from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import REFERENCE, instruction_set
-from specexec.kv.dense import DenseCache
+from specexec.kv.dense import FIRST_ROWS, DenseCache
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
 STORE_TREE = 1100  # rows of a pass over a store: the largest budget, and what is missing above it
+
+
+def check_vram(options: ModelOptions) -> None:
+    """Raises WrongUsage where --vram bounds nothing."""
+    if options.vram is None:
+        return
+    if options.device not in ("auto", "cuda"):
+        raise WrongUsage(f"--vram bounds what a CUDA device holds; --device is {options.device}.", hint="one of the two")
+    if choose_device(options.device).type != "cuda":
+        raise WrongUsage("--vram: this machine has no cuda device.", hint="the same command without --vram")
+
+
+def store_device(store: Store, options: ModelOptions) -> torch.device:
+    """Where a store is computed: on CUDA where there is a device and the layout is its own, else on the CPU."""
+    found = choose_device(options.device)
+    if options.device == "mps":
+        raise WrongUsage("stores are streamed to the CPU and to CUDA alone.", hint="--device cpu")
+    if found.type == "cuda" and store.layout != "tile16":
+        return found
+    if found.type == "cuda" and (options.device == "cuda" or options.vram):
+        raise WrongUsage(f"{store.path} is laid out for the CPU's kernels.",
+                         hint=f"specexec convert {store.path} --layout rowmajor")
+    return CPU
 
 
 @dataclass(frozen=True)
@@ -42,9 +70,13 @@ class Making:
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
+        check_vram(self.options)
         return self._of_store(self.model, config) if isinstance(self.model, Store) else self._of_folder(self.model, config)
 
     def _of_folder(self, folder: Folder, config: PretrainedConfig) -> TreeEngine:
+        if self.options.vram:
+            raise WrongUsage(f"--vram bounds converted models; {folder.path} is one as published.",
+                             hint=f"specexec convert {folder.path} --layout rowmajor")
         context = self._context(config, config.max_position_embeddings)
         device, quant = choose_device(self.options.device), self.options.quant
         layers, tied = config.num_hidden_layers, config.tie_word_embeddings
@@ -57,25 +89,48 @@ class Making:
 
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
-        if choose_device(self.options.device) != CPU and self.options.device != "auto":
-            raise WrongUsage("stores are streamed to the CPU alone, as yet.", hint="--device cpu")
+        context, device = self._context(config, STORE_CONTEXT), store_device(store, self.options)
+        if device != CPU:
+            return self._on_cuda(store, config, context, device, quant)
         if store.layout == "tile16" and instruction_set() == REFERENCE:
             raise WrongUsage(f"{store.path} is laid out for compiled kernels, and there are none.",
                              hint=f"specexec convert {store.path} --layout rowmajor")
-        context = self._context(config, STORE_CONTEXT)
         weights = self.streamer(store, context)
         if store.layout == "tile16":
             return self._kernels(config, weights, context, STORE_TREE)
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
+
+    def _on_cuda(
+        self, store: Store, config: PretrainedConfig, context: int, device: torch.device, quant: str | None,
+    ) -> TreeEngine:
+        if quant:
+            check_cuda(quant)
+        auto = quant is None or self.options.dtype == "auto"
+        dtype = torch.bfloat16 if auto else DTYPES[self.options.dtype]
+        placed = self.device_placement(store, context, self.options.vram or free_vram(device), dtype)
+        weights = open_device_stream(store, placed, cuda(device), dtype)
+        atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
+        return self._torch(config, weights, context, device, dtype, quant, STORE_TREE, context + 2 * STORE_TREE)
+
+    def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
+        demand = Demand(context, 2 * STORE_TREE, self.drafts)
+        of, cast = self._footprint(store), max(cast_bytes(store.spans(name), dtype) for name in store.layers)
+        taken = on_device(store.config, of, demand, dtype.itemsize, cast)
+        if store.tied and store.quant == "bf16":
+            taken = replace(taken, head=taken.head + of.embedding)
+        return plan_device(of, taken, self.options.ram or free_memory(), vram, demand)
 
     def streamer(self, store: Store, context: int) -> Streamer:
         """What the plan keeps in memory is read; the rest will stream."""
         return open_streamer(store, self.placement(store, context))
 
     def placement(self, store: Store, context: int) -> Placement:
+        demand = Demand(context, 2 * STORE_TREE, self.drafts)
+        return plan(self._footprint(store), self.options.ram or free_memory(), demand)
+
+    def _footprint(self, store: Store) -> Footprint:
         sizes = [store.entry(name).nbytes for name in store.layers]
-        of = replace(footprint(store.config, store.quant), layer=max(sizes), head=store.entry(store.head).nbytes)
-        return plan(of, self.options.ram or free_memory(), Demand(context, 2 * STORE_TREE, self.drafts))
+        return replace(footprint(store.config, store.quant), layer=max(sizes), head=store.entry(store.head).nbytes)
 
     def _context(self, config: PretrainedConfig, default: int) -> int:
         trained, wanted = config.max_position_embeddings, self.options.context
@@ -90,8 +145,9 @@ class Making:
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
-        quant: str | None,
+        quant: str | None, tree: int = LARGEST_TREE, rows: int = FIRST_ROWS,
     ) -> TorchEngine:
+        """rows: of the KV cache, where they are planned."""
         tokens = min(config.vocab_size, self.tokens)
-        return TorchEngine(config, weights, DenseCache(config.num_hidden_layers), tokens, device, dtype, self.stop, context,
-                           quant=quant)
+        cache = DenseCache(config.num_hidden_layers, rows=rows)
+        return TorchEngine(config, weights, cache, tokens, device, dtype, self.stop, context, tree, quant=quant)

@@ -23,7 +23,7 @@ class ModelOptions:
     """model: `bundled`, the name of a store, or a folder. drafts: auto, none, lookup, bundled, random, or models.
 
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
-    ram: bytes that may be used in all, None for what is free.
+    ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free.
     """
 
     model: str = BUNDLED
@@ -35,6 +35,7 @@ class ModelOptions:
     quant: str | None = None
     activations: int = 16
     ram: int | None = None
+    vram: int | None = None
 
 
 def find(name: str, role: str) -> Path:

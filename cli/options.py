@@ -11,9 +11,9 @@ import click
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 FOREIGN = {  # other tools' options, and what does their work here
-    "--n-gpu-layers": "specexec places layers itself; --device cpu keeps them off the GPU",
-    "-ngl": "specexec places layers itself; --device cpu keeps them off the GPU",
-    "--gpu-layers": "specexec places layers itself; --device cpu keeps them off the GPU",
+    "--n-gpu-layers": "specexec places layers itself; --vram SIZE bounds what it takes of the GPU, --device cpu keeps off it",
+    "-ngl": "specexec places layers itself; --vram SIZE bounds what it takes of the GPU, --device cpu keeps off it",
+    "--gpu-layers": "specexec places layers itself; --vram SIZE bounds what it takes of the GPU, --device cpu keeps off it",
     "--threads": "specexec uses every core; OMP_NUM_THREADS=N sets another number",
     "-t": "specexec uses every core; OMP_NUM_THREADS=N sets another number",
 }
@@ -118,6 +118,7 @@ model_options = _all(
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
     _option("--ram", type=Size(), metavar="SIZE", help="Memory that may be used in all, such as 12GiB; default what is free."),
+    _option("--vram", type=Size(), metavar="SIZE", help="The same of a GPU's memory, for converted models."),
     _option("--quant", type=click.Choice(["nf4", "int8"]), help="Quantise the weights as they are loaded."),
     _option("--activations", type=click.Choice(["8", "16"]), default="16", show_default=True,
             help="Bits of the activations that quantised weights are multiplied with, on the CPU."),

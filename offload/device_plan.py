@@ -9,8 +9,9 @@ from offload.footprint import Footprint
 from offload.plan import PROGRAM, READER_BLOCK, SLOTS, Demand, Entry, Placement, gib, total
 
 CUDA = 768 * 2**20  # its context, cuBLAS's workspaces, bitsandbytes' kernels; published sizes, not measured here
+ROUNDED = 2**21  # torch's allocator gives out memory in such steps
 SCORES, SCORE = 2**25, 16  # attention scores at a time, and bytes of all that is made of one
-DEQUANTISED, SCRATCH = 2**25, 2**23  # weights of a matrix at a time, and bytes that making them takes besides
+DEQUANTISED, SCRATCH = 2**25, 2**26  # weights of a matrix at a time, and bytes that making them takes besides
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def on_device(config: Mapping[str, Any], of: Footprint, demand: Demand, itemsize
     scores = SCORE * min(heads * demand.tree * keys, max(SCORES, heads * keys))
     logits = 2 * max(READER_BLOCK, 4 * of.vocabulary)
     work = demand.tree * token + masks + scores + DEQUANTISED * itemsize + SCRATCH + logits
-    return DeviceFootprint(of.layer + cast, of.head, of.layers * 2 * kv_heads * dim * itemsize, work)
+    layer = -(-(of.layer + cast) // ROUNDED) * ROUNDED
+    return DeviceFootprint(layer, of.head, of.layers * 2 * kv_heads * dim * itemsize, work)
 
 
 def plan_device(of: Footprint, device: DeviceFootprint, ram: int, vram: int, demand: Demand) -> Placement:

@@ -1,12 +1,16 @@
 """A linear layer over quantised weights for transformers' models: where our CPU kernels do not run."""
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from specexec.errors import WrongUsage
 from specexec.formats import GROUP, KINDS, NF4, Packed, dequantise, shapes
+
+DEQUANTISED = 2**25  # weights of a matrix at a time: a large one as a whole would take more than a layer's codes
 
 
 class QuantLinear(nn.Module):
@@ -27,17 +31,34 @@ class QuantLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x[..., columns] -> [..., rows]."""
-        if self.kind == "nf4" and x.is_cuda and self.columns % GROUP == 0 and (found := _bitsandbytes()) is not None:
-            codes = self.weight.view(-1, 1).t()
-            out: torch.Tensor = found.matmul_4bit(x, codes, bias=self.bias, quant_state=self._state(x, found))
-            return out
-        weight = dequantise(Packed(self.kind, "rowmajor", self.rows, self.columns, self.weight, self.scales), x.dtype)
-        return functional.linear(x, weight, self.bias)
+        step = max(DEQUANTISED // self.columns, 1)
+        if self.rows <= step:
+            return self._product(x, slice(0, self.rows))
+        out = x.new_empty(*x.shape[:-1], self.rows)
+        for start in range(0, self.rows, step):
+            out[..., start : start + step] = self._product(x, slice(start, start + step))
+        return out
 
-    def _state(self, x: torch.Tensor, found: Any) -> Any:
+    def _product(self, x: torch.Tensor, rows: slice) -> torch.Tensor:
+        """With these rows of the weight."""
+        codes, scales, bias = self.weight[rows], self.scales[rows], None if self.bias is None else self.bias[rows]
+        if self.kind == "nf4" and x.is_cuda and self.columns % GROUP == 0 and (found := _bitsandbytes()) is not None:
+            state = self._state(x, scales, found)
+            out: torch.Tensor = found.matmul_4bit(x, codes.view(-1, 1).t(), bias=bias, quant_state=state)
+            return out
+        weight = dequantise(Packed(self.kind, "rowmajor", len(codes), self.columns, codes, scales), x.dtype)
+        return functional.linear(x, weight, bias)
+
+    def _state(self, x: torch.Tensor, scales: torch.Tensor, found: Any) -> Any:
         return found.functional.QuantState(
-            absmax=self.scales.flatten().float(), shape=torch.Size((self.rows, self.columns)), code=NF4.to(x.device),
+            absmax=scales.flatten().float(), shape=torch.Size((len(scales), self.columns)), code=_levels(x.device),
             blocksize=GROUP, quant_type="nf4", dtype=x.dtype)
+
+
+@cache
+def _levels(device: torch.device) -> torch.Tensor:
+    """NF4's, kept: a copy from this machine's memory would wait for all that the device has yet to compute."""
+    return NF4.to(device)
 
 
 def _bitsandbytes() -> Any:
@@ -46,6 +67,13 @@ def _bitsandbytes() -> Any:
     except ImportError:
         return None
     return bitsandbytes
+
+
+def check_cuda(kind: str) -> None:
+    """Raises WrongUsage where matrices of `kind` are not computed on CUDA as this machine is."""
+    if kind == "nf4" and _bitsandbytes() is None:
+        raise WrongUsage("NF4 is computed on CUDA by bitsandbytes, which is not installed.",
+                         hint='pip install "bitsandbytes>=0.48", or --device cpu')
 
 
 def quantise_linears(model: nn.Module, kind: str) -> None:

@@ -74,7 +74,7 @@ class TorchEngine(TreeEngine):
     ) -> None:
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
         super().__init__(cache, limits, ROUNDING[dtype], device)
-        self.source, self.stop = source, stop
+        self.source, self.stop, self.dtype = source, stop, dtype
         self._held = ExitStack()
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
         self.model = self._build(config, dtype, quant)
@@ -82,11 +82,16 @@ class TorchEngine(TreeEngine):
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
         run = _Run(self.cache, parents, len(tokens), self.device)
         with self._held:
-            ids = torch.tensor([tokens], device=self.device)
-            out = self.model.model(ids, position_ids=run.positions[None], use_cache=False, run=run)
+            out = self.model.model(inputs_embeds=self._embedded(tokens), position_ids=run.positions[None], use_cache=False,
+                                   run=run)
         if run.attended != len(self.model.model.layers):
             raise RuntimeError(f"{run.attended} of {len(self.model.model.layers)} layers asked for attention")
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def _embedded(self, tokens: Sequence[int]) -> torch.Tensor:
+        """[1, n, width], looked up where the embedding lies: it may be on disk, and the layers on a device."""
+        table = self.model.model.embed_tokens
+        return table(torch.tensor([tokens], device=table.weight.device)).to(self.device, self.dtype)  # type: ignore[no-any-return]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(hidden).float()  # type: ignore[no-any-return]

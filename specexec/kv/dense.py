@@ -14,11 +14,14 @@ FIRST_ROWS = 256
 
 
 class DenseCache(Committed):
-    """Implements KVCache. start: position of its first row (a view's tail begins where its base ends)."""
+    """Implements KVCache. start: position of its first row (a view's tail begins where its base ends).
 
-    def __init__(self, layers: int, start: int = 0) -> None:
+    rows: of its first buffers; a cache that holds no more never moves or outgrows them.
+    """
+
+    def __init__(self, layers: int, start: int = 0, rows: int = FIRST_ROWS) -> None:
         super().__init__(start)
-        self.layers = layers
+        self.layers, self.first_rows = layers, rows
         self._kv: list[torch.Tensor | None] = [None] * layers  # [2, kv_heads, capacity, dim]
 
     @property
@@ -56,7 +59,7 @@ class DenseCache(Committed):
     def _room(self, layer: int, like: torch.Tensor, needed: int) -> torch.Tensor:
         kv = self._kv[layer]
         if kv is None or kv.shape[2] < needed:
-            capacity = max(needed, FIRST_ROWS if kv is None else 2 * kv.shape[2])
+            capacity = max(needed, self.first_rows if kv is None else 2 * kv.shape[2])
             with torch.inference_mode(False):  # or nobody outside inference mode could move rows
                 larger = torch.zeros(2, like.shape[0], capacity, like.shape[2], dtype=like.dtype, device=like.device)
             if kv is not None:

@@ -37,7 +37,7 @@ def test_bitsandbytes_reads_our_rowmajor_codes() -> None:
     found = pytest.importorskip("bitsandbytes")
     packed = formats.quantise(torch.randn(64, 128), "nf4", "rowmajor")
     layer, x = made(packed, "cpu"), torch.randn(1, 3, 128)
-    out = found.matmul_4bit(x, layer.weight.view(-1, 1).t(), bias=None, quant_state=layer._state(x, found))
+    out = found.matmul_4bit(x, layer.weight.view(-1, 1).t(), bias=None, quant_state=layer._state(x, layer.scales, found))
     torch.testing.assert_close(out, layer(x), rtol=1e-5, atol=1e-5)
 
 
