@@ -23,18 +23,18 @@ class DeviceStream:
         self, host: Streamer, resident: Tensors, kept: Mapping[int, DeviceBuffer], ring: Sequence[DeviceBuffer], device: Device,
     ) -> None:
         self.host, self._resident, self._kept, self._ring, self._device = host, resident, kept, ring, device
-        self._unlock, self._reading = ExitStack(), ExitStack()
+        self._reading = ExitStack()
         born = device.compute.record()  # memory that was just taken may be in use by what is queued
         self._released: list[Mark] = [born] * len(ring)  # since when each buffer may be written
         self._copied: list[Mark] = [born] * len(ring)  # since when it may be read
         cycle = [index for index in range(len(host.pieces)) if index not in kept]
         self._copier = Reader(cycle, len(ring), self._copy, self._settle)
-        try:
+        with ExitStack() as closing:
+            closing.callback(host.close)
             for buffer in host.buffers:
-                self._unlock.callback(device.lock(buffer.bytes))
-        except BaseException:
-            self.close()
-            raise
+                closing.callback(device.lock(buffer.bytes))
+            closing.callback(self._copier.close)
+            self._closing = closing.pop_all()
 
     def resident(self) -> Tensors:
         return self._resident
@@ -70,10 +70,8 @@ class DeviceStream:
         return self.host.streamed_bytes
 
     def close(self) -> None:
-        """Ends the threads and unlocks the memory; nothing is being copied any more."""
-        self._copier.close()
-        self.host.close()
-        self._unlock.close()
+        """Ends the copies, unlocks the memory, ends the reading. Once more, it does nothing."""
+        self._closing.close()
 
     def _copy(self, index: int, slot: int) -> int:
         """Queues a layer's copy into a buffer of the ring; its bytes."""

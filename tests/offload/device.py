@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from cli.engines import Making
 from offload.lane import Device, Mark, Unlock
+from offload.plan import SLOTS
+from offload.store import Store
 
 TORN = 0xEE  # what a buffer holds while a copy into it runs
 CPU = torch.device("cpu")
@@ -88,7 +91,7 @@ class FakeDevice:
     def lock(self, memory: torch.Tensor) -> Unlock:
         assert memory.data_ptr() not in self.locked
         self.locked[memory.data_ptr()] = memory.nbytes
-        return lambda: self.locked.pop(memory.data_ptr()) and None
+        return lambda: self.locked.__delitem__(memory.data_ptr())
 
     def locks(self, at: int, size: int) -> bool:
         return any(start <= at and at + size <= start + length for start, length in self.locked.items())
@@ -130,3 +133,14 @@ class EagerLane:
 
     def wait(self, mark: Mark) -> None:
         mark.synchronize()
+
+
+def vram_for(making: Making, layers: int, dtype: torch.dtype) -> int:
+    """--vram in which so many of a store's layers stay, and no more."""
+    assert isinstance(making.model, Store)
+    assert making.options.context
+    all_of_it = making.device_placement(making.model, making.options.context, 2**50, dtype)
+    held = next(entry.bytes for entry in all_of_it.vram if entry.what == "layers in GPU memory")
+    found = all_of_it.device_bytes - held + (SLOTS + layers) * held // all_of_it.on_device
+    assert making.device_placement(making.model, making.options.context, found, dtype).on_device == layers
+    return found

@@ -18,6 +18,11 @@ from offload.errors import DamagedFiles, OffloadError
 from offload.plan import Placement
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer, split, whole
+from specexec.engines.families import admit
+from specexec.engines.torch_engine import TorchEngine
+from specexec.kv.dense import DenseCache
+from specexec.roles import WeightSource
+from tests.models import chain, read
 from tests.offload.device import CPU, EagerLane, FakeDevice
 
 LAYERS = 6
@@ -180,21 +185,29 @@ def test_a_damaged_layer_is_named_as_on_the_cpu(store: Store, tmp_path: Path) ->
             run(stream, device, Layers([{}] * LAYERS))
 
 
-def test_logits_are_those_of_the_cpu_streamed(store: Store) -> None:
-    from specexec.engines.families import admit
-    from specexec.engines.torch_engine import TorchEngine
-    from specexec.kv.dense import DenseCache
-    from tests.models import chain, read
+@pytest.mark.parametrize(("kind", "dtype"), [("nf4", torch.float32), ("bf16", torch.bfloat16)])
+def test_logits_are_those_of_the_cpu_streamed(store: Store, kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    from cli.main import main
 
+    if kind != store.quant:
+        assert main(["convert", "bundled", "--to", kind, "--out", str(tmp_path / kind), "-q"]) == 0
+        store = Store(tmp_path / kind)
     fake = FakeDevice(6)
     device = replace(fake.as_device(), compute=EagerLane(fake))
-    ways = (placed(LAYERS, 0, 0, 0), placed(0, 0), placed(2, 2))
-    sources = [open_device_stream(store, of, device, torch.float32) for of in ways]
     found = []
-    for source in [open_streamer(store, Placement(LAYERS, 0, 0, ())), *sources]:
-        config = admit(store.config)
-        engine = TorchEngine(config, source, DenseCache(LAYERS), 2048, CPU, torch.float32, quant="nf4")
-        engine.sync([1, 50, 60])
-        found.append(torch.cat([read(engine, chain(70, 80)), read(engine, chain(70, 80, 90))]))
-        source.close()
-    assert all(logits.equal(found[0]) for logits in found)
+    for of in (placed(LAYERS, 0, 0, 0), placed(0, 0), placed(2, 2)):
+        stream = open_device_stream(store, of, device, dtype)
+        found.append(logits(store, stream, dtype))
+        stream.close()
+        stream.close()
+    assert all(one.equal(found[0]) for one in found)
+    if kind != "bf16":  # where the CPU's vectors stay fp32
+        on_cpu = open_streamer(store, Placement(LAYERS, 0, 0, ()))
+        assert logits(store, on_cpu, dtype).equal(found[0])
+
+
+def logits(store: Store, source: WeightSource, dtype: torch.dtype) -> torch.Tensor:
+    quant = None if store.quant == "bf16" else store.quant
+    engine = TorchEngine(admit(store.config), source, DenseCache(LAYERS), 2048, CPU, dtype, quant=quant)
+    engine.sync([1, 50, 60])
+    return torch.cat([read(engine, chain(70, 80)), read(engine, chain(70, 80, 90))])
