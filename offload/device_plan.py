@@ -10,7 +10,7 @@ from offload.plan import PROGRAM, READER_BLOCK, SLOTS, Demand, Entry, Placement,
 
 CUDA = 768 * 2**20  # its context, cuBLAS's workspaces, bitsandbytes' kernels; published sizes, not measured here
 ROUNDED = 2**21  # torch's allocator gives out memory in such steps
-SCORES, SCORE = 2**25, 16  # attention scores at a time, and bytes of all that is made of one
+SCORES, SCORE = 2**25, 12  # attention scores at a time, and bytes of all that is made of one (9 measured)
 DEQUANTISED, SCRATCH = 2**25, 2**26  # weights of a matrix at a time, and bytes that making them takes besides
 
 

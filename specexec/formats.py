@@ -29,7 +29,7 @@ NF4 = torch.tensor([  # bitsandbytes' table
 EDGES = (NF4[:-1] + NF4[1:]) / 2  # a weight on an edge takes the lower code
 CELLS = 32  # a unit: so fine that no two edges share a cell
 BLOCK = 1 << 18  # weights worked on at a time: 6 MB of temporaries, near a core's cache
-DEVICE_BLOCK = 1 << 22  # on a device, where each call costs what thousands of weights do
+DEVICE_BLOCK = 1 << 22  # on CUDA, where each call costs what thousands of weights do
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +121,7 @@ def _empty(kind: str, layout: str, rows: int, columns: int, device: torch.device
 
 def _blocks(packed: Packed) -> Iterator[slice]:
     """Rows of whole tiles, but for the last."""
-    weights = BLOCK if packed.codes.device.type == "cpu" else DEVICE_BLOCK
-    step = max(weights // packed.padded_columns // TILE, 1) * TILE
+    step = max((DEVICE_BLOCK if packed.codes.is_cuda else BLOCK) // packed.padded_columns // TILE, 1) * TILE
     return (slice(start, min(start + step, packed.rows)) for start in range(0, packed.rows, step))
 
 

@@ -4,7 +4,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,16 @@ settings.register_profile("specexec", deadline=None, derandomize=True, print_blo
 settings.load_profile("specexec")
 
 SHARED = Path(os.environ.get("SPECEXEC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def at_exit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a command on a device leaves to the end of its process is done at the end of the test."""
+    left: list[Callable[[], None]] = []
+    monkeypatch.setattr("cli.engines.atexit", SimpleNamespace(register=left.append))
+    yield
+    for end in left:
+        end()
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def test_nf4_on_cuda_without_bitsandbytes_names_what_to_install(
 
 
 def test_a_store_on_a_device_writes_what_it_writes_on_the_cpu_whatever_fits(
-    specexec: Specexec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    specexec: Specexec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_exit: None
 ) -> None:
     """All of the command's way to a device, on one that is played."""
     path = tmp_path / "int8"

@@ -119,14 +119,14 @@ def test_layers_that_stay_on_the_device_are_never_copied_again(store: Store, lay
 
 
 def test_copies_read_page_locked_memory_and_close_unlocks_it(store: Store, layers: Layers) -> None:
-    device = FakeDevice(3)
+    device, before = FakeDevice(3), set(threading.enumerate())
     with opened(store, placed(0, 2), device) as stream:
         run(stream, device, layers)
         files = [(at, size) for at, size in device.sources if size == stream.host.pieces[0].size]
         assert len(files) >= LAYERS
         assert all(device.locks(at, size) for at, size in files)
     assert not device.locked
-    assert not [thread for thread in threading.enumerate() if thread.name == "reader"]
+    assert set(threading.enumerate()) <= before
 
 
 def test_memory_that_cannot_be_locked_leaves_none_locked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,13 +32,33 @@ def test_it_is_the_product_with_the_dequantised_weight(kind: str, shape: tuple[i
     torch.testing.assert_close(made(packed, device, bias)(x), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_bitsandbytes_reads_our_rowmajor_codes() -> None:
-    """The call that CUDA takes, on the CPU."""
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_large_matrix_is_computed_a_few_rows_at_a_time(kind: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = made(formats.quantise(torch.randn(50, 128), kind, "rowmajor"), device, torch.randn(50, device=device))
+    x = torch.randn(1, 3, 128, device=device)
+    wanted, rows = layer(x), list[int]()
+    product = layer._product
+    monkeypatch.setattr("specexec.engines.quant_linear.DEQUANTISED", 20 * 128)
+
+    def noted(x: torch.Tensor, of: slice) -> torch.Tensor:
+        rows.append(len(layer.weight[of]))
+        return product(x, of)
+
+    monkeypatch.setattr(layer, "_product", noted)
+    torch.testing.assert_close(layer(x), wanted, rtol=1e-4, atol=1e-4)
+    assert rows == [20, 20, 10]
+
+
+@pytest.mark.parametrize("rows", [64, 24])
+def test_bitsandbytes_reads_our_rowmajor_codes(rows: int) -> None:
+    """The call that CUDA takes, on the CPU: of a whole matrix, and of some of its rows."""
     found = pytest.importorskip("bitsandbytes")
     packed = formats.quantise(torch.randn(64, 128), "nf4", "rowmajor")
     layer, x = made(packed, "cpu"), torch.randn(1, 3, 128)
-    out = found.matmul_4bit(x, layer.weight.view(-1, 1).t(), bias=None, quant_state=layer._state(x, layer.scales, found))
-    torch.testing.assert_close(out, layer(x), rtol=1e-5, atol=1e-5)
+    state = layer._state(x, layer.scales[:rows], found)
+    out = found.matmul_4bit(x, layer.weight[:rows].view(-1, 1).t(), bias=None, quant_state=state)
+    torch.testing.assert_close(out, layer(x)[..., :rows], rtol=1e-5, atol=1e-5)
 
 
 class Dequantised(Plain):

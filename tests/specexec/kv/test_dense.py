@@ -350,3 +350,15 @@ def test_a_cache_may_be_rebased_outside_inference_mode() -> None:
         ledger.add([3, 4, 5], [ROOT, 0, 0])
     ledger.rebase([0, 2])
     ledger.add([6], [ROOT])
+
+
+def test_a_cache_of_planned_rows_never_outgrows_them() -> None:
+    cache = DenseCache(1, rows=40)
+    for length in (1, 20, 19):
+        x = torch.randn(2, length, 8)
+        seen = torch.ones(length, length, dtype=torch.bool).tril()
+        rows = Rows(torch.arange(length), seen, torch.zeros(length), range(-1, length - 1))
+        cache.attend(0, x, x, x, rows)
+        cache.admit(range(length), range(-1, length - 1))
+        cache.rebase(range(length))
+        assert cache.nbytes == 2 * 2 * 40 * 8 * 4
