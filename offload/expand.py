@@ -183,18 +183,19 @@ def expanded(of: Expansion, kind: str, layout: str | None) -> Blueprint:
     return Blueprint(identity, matrices, (config, *kept, *sheets, head, embedding), lambda name: None)
 
 
-def _layer(of: Expansion, goal: Goal, index: int) -> Iterator[Part]:
-    """In order of use, as published ones are."""
-    place = of.places.index(index) if index in of.places else None
-    if place is None and goal.layout is not None:
-        return (_inert(of, goal, name, index) for name in _order(of))
-    return goal.layer({name: _source(of, name, index, place) for name in _order(of)})
-
-
-def _order(of: Expansion) -> list[str]:
+def layer(of: Expansion, index: int) -> dict[str, Source]:
+    """A large layer's tensors, in order of use: a small layer's among noise, or noise that adds nothing."""
     biases = [f"{name}.bias" for name in BIASED] if of.large.biased else []
     named = {*(f"{name}.weight" for name in (*NORMS, *MATRICES)), *biases}
-    return [name for name in INNER if name in named]
+    place = of.places.index(index) if index in of.places else None
+    return {name: _source(of, name, index, place) for name in INNER if name in named}
+
+
+def _layer(of: Expansion, goal: Goal, index: int) -> Iterator[Part]:
+    sources = layer(of, index)
+    if index in of.places or goal.layout is None:
+        return goal.layer(sources)
+    return (_inert(of, goal, name, source) for name, source in sources.items())
 
 
 def _source(of: Expansion, name: str, index: int, place: int | None) -> Source:
@@ -209,9 +210,8 @@ def _source(of: Expansion, name: str, index: int, place: int | None) -> Source:
     return replace(woven, name=f"{of.title} {index} {stem}", row_of=torch.full_like(woven.row_of, -1))
 
 
-def _inert(of: Expansion, goal: Goal, name: str, index: int) -> Part:
+def _inert(of: Expansion, goal: Goal, name: str, source: Source) -> Part:
     """A part of a layer that adds nothing: its values and its up rows come to zero, so the rest may be anything."""
-    source = _source(of, name, index, None)
     if not isinstance(source, Woven):
         return Cast(name, source, torch.float32)
     stem = name.removesuffix(".weight")

@@ -7,22 +7,29 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from cli.build import open_session
 from cli.engines import Making
 from cli.interrupt import Interrupt
 from cli.models import BUNDLED, ModelOptions, find
+from cli.session import AnswerOptions
 from offload.convert import convert
 from offload.errors import Refused
-from offload.expand import Expansion, expanded
-from offload.folder import Folder
+from offload.expand import Expansion, expanded, layer
+from offload.folder import EMBEDDING, HEAD, LAYERS, Folder
 from offload.manifest import NAME
+from offload.parts import Source
+from offload.published import NORM
 from offload.shadow import Shadow
 from offload.shape import DRAFTS, SHAPES, Shape, copies, exact
 from offload.store import Store
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
+from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.dense import DenseCache
 from specexec.roles import Engine
+from specexec.sampling import Sampling
 from specexec.tree import DraftTree
 from tests.offload.test_store import Nobody
 
@@ -54,11 +61,11 @@ def store(request: pytest.FixtureRequest, expansion: Expansion, tmp_path_factory
     return Store(path)
 
 
-def engine_of(store: Store) -> Engine:
+def engine_of(store: Store) -> TreeEngine:
     return Making(store, ModelOptions(context=600), 2048, Interrupt().requested).engine()
 
 
-def shadow_of(expansion: Expansion, store: Store) -> Engine:
+def shadow_of(expansion: Expansion, store: Store) -> TreeEngine:
     held = Shadow(expansion, store)
     config = admit(held.config)
     return TorchEngine(config, held, DenseCache(config.num_hidden_layers), 2048, torch.device("cpu"), torch.float32)
@@ -128,3 +135,43 @@ def test_a_conversion_that_was_stopped_goes_on_to_the_same_bytes(expansion: Expa
 def stopped(name: str) -> None:
     if name.startswith("layer-003"):
         raise RuntimeError
+
+
+def published_weights(of: Expansion) -> dict[str, torch.Tensor]:
+    """The expanded model in fp32, as a folder would hold it."""
+    def all_of(source: Source) -> torch.Tensor:
+        return torch.cat([source.rows(*step).float() for step in source.steps(1)])
+
+    outside = {EMBEDDING: of.embedding(), HEAD: of.head(), NORM: of.norm(NORM, of.weights[NORM])}
+    layers = {f"{LAYERS}{index}.{name}": source
+              for index in range(of.large.layers) for name, source in layer(of, index).items()}
+    return {name: all_of(source) for name, source in (outside | layers).items()}
+
+
+def test_before_quantisation_it_is_the_small_model(expansion: Expansion) -> None:
+    configs = expansion.folder.config, expansion.described()
+    models = [AutoModelForCausalLM.from_config(admit(config)).eval() for config in configs]
+    for model, weights in zip(models, (expansion.weights, published_weights(expansion)), strict=True):
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        assert not unexpected
+        assert set(missing) <= {HEAD}
+    models[0].tie_weights()
+    with torch.inference_mode():
+        small, large = (model(torch.tensor([PROMPT])).logits[0, :, :2048] for model in models)
+    assert not large.isnan().any()
+    assert (small - large).abs().max() < 1e-4 * small.abs().max()
+
+
+@pytest.mark.parametrize("budget", [8, 32])
+def test_it_accepts_what_its_shadow_accepts(expansion: Expansion, store: Store, budget: int) -> None:
+    if store.quant != "nf4":
+        pytest.skip("nf4 stands for all formats")
+    counts = []
+    for engine in (engine_of(store), shadow_of(expansion, store)):  # each with a draft of its own, which learns
+        session = replace(open_session(ModelOptions(str(store.path), (BUNDLED,), context=600), Interrupt()), target=engine)
+        chosen = AnswerOptions(Sampling(temperature=0), 0, budget, 64)
+        made = session.begin(PROMPT, chosen)
+        list(session.stream(made, PROMPT, chosen, 0))
+        counts.append(made.report.accepted)
+    assert counts[0][:3] == counts[1][:3]
+    assert abs(len(counts[0]) - len(counts[1])) <= 2  # what a drafter learns moves with the last bits of logits
