@@ -150,7 +150,7 @@ def published_weights(of: Expansion) -> dict[str, torch.Tensor]:
 
 def test_before_quantisation_it_is_the_small_model(expansion: Expansion) -> None:
     configs = expansion.folder.config, expansion.described()
-    models = [AutoModelForCausalLM.from_config(admit(config)).eval() for config in configs]
+    models = [AutoModelForCausalLM.from_config(admit(config)).float().eval() for config in configs]
     for model, weights in zip(models, (expansion.weights, published_weights(expansion)), strict=True):
         missing, unexpected = model.load_state_dict(weights, strict=False)
         assert not unexpected
