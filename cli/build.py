@@ -8,9 +8,9 @@ import torch
 from cli.codec import Codec
 from cli.engines import Making
 from cli.interrupt import Interrupt
+from cli.ledger import draft_bytes
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.session import Session
-from offload.store import Store
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
@@ -30,8 +30,8 @@ MODELLESS = ("none", "lookup", "random")
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
-    names = _resolve(options)
-    drafts = sum(_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    names = resolve(options)
+    drafts = sum(draft_bytes(opened(find(name, "draft")), options.dtype) for name in names if name not in MODELLESS)
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
@@ -44,13 +44,6 @@ def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: i
     return making.engine(), codec
 
 
-def _bytes(draft: Model, options: ModelOptions) -> int:
-    """What a draft takes in memory: all of it stays there."""
-    if isinstance(draft, Store):
-        return draft.nbytes
-    return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)
-
-
 def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     if "none" in names:
         if len(names) > 1:
@@ -60,7 +53,7 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
     return Grow(expanders, engine.limits.context)
 
 
-def _resolve(options: ModelOptions) -> list[str]:
+def resolve(options: ModelOptions) -> list[str]:
     """auto is the bundled draft for the bundled target, and lookup always."""
     auto = [BUNDLED, "lookup"] if options.model == BUNDLED else ["lookup"]
     return list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
@@ -74,7 +67,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     model = opened(find(name, "draft"))
     fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
     quant = options.quant if parameters(model) >= SMALL else None  # below, it would cost tokens and save nothing
-    everything = 2 * (_bytes(model, options) + 2**32)  # a draft is never streamed
+    everything = 2 * (draft_bytes(model, options.dtype) + 2**32)  # a draft is never streamed
     draft, _ = _engine(model, replace(options, model=name, quant=quant, context=None, ram=everything), interrupt)
     return [ModelExpander(draft, fitting)]
 

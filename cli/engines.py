@@ -1,17 +1,17 @@
 """The engine of a model: our kernels where weights are quantised and the CPU runs them, else transformers'."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from transformers import PretrainedConfig
 
+from cli.ledger import STORE_CONTEXT, STORE_TREE, demand, positions, sizes
 from cli.models import Model, ModelOptions
 from offload.folder import Folder, Form, ResidentWeights, stored
-from offload.footprint import footprint
 from offload.form import Plain, Quantised
 from offload.machine import free_memory
-from offload.plan import Demand, Placement, plan
+from offload.plan import Placement, plan
 from offload.store import Store
 from offload.stream import Streamer
 from offload.streamed import open_streamer
@@ -26,8 +26,6 @@ from specexec.kv.dense import DenseCache
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")
-STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
-STORE_TREE = 1100  # rows of a pass over a store: the largest budget, and what is missing above it
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Making:
         return self._of_store(self.model, config) if isinstance(self.model, Store) else self._of_folder(self.model, config)
 
     def _of_folder(self, folder: Folder, config: PretrainedConfig) -> TreeEngine:
-        context = self._context(config, config.max_position_embeddings)
+        context = positions(config, self.options.context, config.max_position_embeddings)
         device, quant = choose_device(self.options.device), self.options.quant
         layers, tied = config.num_hidden_layers, config.tie_word_embeddings
         if quant and device == CPU and instruction_set() != REFERENCE:
@@ -62,7 +60,7 @@ class Making:
         if store.layout == "tile16" and instruction_set() == REFERENCE:
             raise WrongUsage(f"{store.path} is laid out for compiled kernels, and there are none.",
                              hint=f"specexec convert {store.path} --layout rowmajor")
-        context = self._context(config, STORE_CONTEXT)
+        context = positions(config, self.options.context, STORE_CONTEXT)
         weights = self.streamer(store, context)
         if store.layout == "tile16":
             return self._kernels(config, weights, context, STORE_TREE)
@@ -73,16 +71,7 @@ class Making:
         return open_streamer(store, self.placement(store, context))
 
     def placement(self, store: Store, context: int) -> Placement:
-        sizes = [store.entry(name).nbytes for name in store.layers]
-        of = replace(footprint(store.config, store.quant), layer=max(sizes), head=store.entry(store.head).nbytes)
-        return plan(of, self.options.ram or free_memory(), Demand(context, 2 * STORE_TREE, self.drafts))
-
-    def _context(self, config: PretrainedConfig, default: int) -> int:
-        trained, wanted = config.max_position_embeddings, self.options.context
-        if wanted is not None and wanted > trained:
-            raise WrongUsage(f"--ctx-size {wanted:,}: the model's context is {trained:,}.",
-                             hint=f"--ctx-size {trained}, or less")
-        return int(wanted or min(trained, default))
+        return plan(sizes(store), self.options.ram or free_memory(), demand(context, self.drafts))
 
     def _kernels(self, config: PretrainedConfig, weights: WeightSource, context: int, tree: int = LARGEST_TREE) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)

@@ -1,0 +1,41 @@
+"""What a model is to hold in memory: the same numbers for who runs it and for who only asks."""
+
+from dataclasses import replace
+
+from transformers import PretrainedConfig
+
+from cli.models import Model, parameters
+from offload.footprint import Footprint, footprint
+from offload.plan import Demand
+from offload.store import Store
+from specexec.engines.device import SMALL
+from specexec.errors import WrongUsage
+
+STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
+STORE_TREE = 1100  # rows of a pass over a store: the largest budget, and what is missing above it
+
+
+def positions(config: PretrainedConfig, wanted: int | None, default: int) -> int:
+    """Of the KV cache. Raises WrongUsage for more than the model was trained on."""
+    trained = config.max_position_embeddings
+    if wanted is not None and wanted > trained:
+        raise WrongUsage(f"--ctx-size {wanted:,}: the model's context is {trained:,}.", hint=f"--ctx-size {trained}, or less")
+    return int(wanted or min(trained, default))
+
+
+def demand(context: int, drafts: int) -> Demand:
+    """context: positions; drafts: bytes of what drafts."""
+    return Demand(context, 2 * STORE_TREE, drafts)
+
+
+def sizes(store: Store) -> Footprint:
+    """As its files are."""
+    layers = [store.entry(name).nbytes for name in store.layers]
+    return replace(footprint(store.config, store.quant), layer=max(layers), head=store.entry(store.head).nbytes)
+
+
+def draft_bytes(draft: Model, dtype: str) -> int:
+    """What a draft takes in memory: all of it stays there."""
+    if isinstance(draft, Store):
+        return draft.nbytes
+    return parameters(draft) * (4 if dtype == "fp32" or parameters(draft) < SMALL else 2)
