@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,10 @@ def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> in
     from cli.build import open_session, versions
     from cli.interrupt import Interrupt
 
-    session = open_session(settings.model_options(given), Interrupt())
-    chosen = settings.answer_options({**given, "seed": given["seed"] or 0}, session.sampling)
-    texts = _read(prompts) if prompts else list(PROMPTS)
-    arms = _alternate(session, chosen, texts, repeats)
+    with closing(open_session(settings.model_options(given), Interrupt())) as session:
+        chosen = settings.answer_options({**given, "seed": given["seed"] or 0}, session.sampling)
+        texts = _read(prompts) if prompts else list(PROMPTS)
+        arms = _alternate(session, chosen, texts, repeats)
     ratios = [p["seconds"] / s["seconds"] for p, s in zip(*arms.values(), strict=True)]
     result = {
         "machine": _machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,

@@ -11,6 +11,7 @@ from cli.interrupt import Interrupt
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.session import Session
 from offload.store import Store
+from offload.stream import Streamer
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
@@ -35,7 +36,8 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt)
+    streamer = engine.source if isinstance(engine.source, Streamer) else None
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, streamer)
 
 
 def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:

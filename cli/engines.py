@@ -14,7 +14,7 @@ from offload.machine import free_memory
 from offload.plan import Demand, Placement, plan
 from offload.store import Store
 from offload.stream import Streamer
-from offload.streamed import open_streamer
+from offload.streamed import open_streamer, resident_bytes
 from specexec.engines.device import choose_device, choose_dtype
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
@@ -74,7 +74,7 @@ class Making:
 
     def placement(self, store: Store, context: int) -> Placement:
         sizes = [store.entry(name).nbytes for name in store.layers]
-        of = replace(footprint(store.config, store.quant), layer=max(sizes), head=store.entry(store.head).nbytes)
+        of = replace(footprint(store.config, store.quant), layer=max(sizes), head=resident_bytes(store))
         return plan(of, self.options.ram or free_memory(), Demand(context, 2 * STORE_TREE, self.drafts))
 
     def _context(self, config: PretrainedConfig, default: int) -> int:
