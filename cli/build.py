@@ -11,6 +11,7 @@ from cli.interrupt import Interrupt
 from cli.ledger import draft_bytes
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.session import Session
+from offload.stream import Streamer
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
@@ -35,7 +36,13 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt)
+    streamer = engine.source if isinstance(engine.source, Streamer) else None
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, streamer)
+
+
+def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) -> Drafter:
+    """Another one for the same target."""
+    return _drafter(names, options, session.target, session.codec, session.interrupt)
 
 
 def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:
@@ -68,7 +75,8 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
     quant = options.quant if parameters(model) >= SMALL else None  # below, it would cost tokens and save nothing
     everything = 2 * (draft_bytes(model, options.dtype) + 2**32)  # a draft is never streamed
-    draft, _ = _engine(model, replace(options, model=name, quant=quant, context=None, ram=everything), interrupt)
+    context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
+    draft, _ = _engine(model, replace(options, model=name, quant=quant, context=context, ram=everything), interrupt)
     return [ModelExpander(draft, fitting)]
 
 

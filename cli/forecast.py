@@ -57,10 +57,10 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
     wanted, ram = demand(context, sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
     plan(asked.target.of, ram, wanted)
-    machine = replace(measure(cache, _sample(asked.target), _arithmetic(asked.target, asked.activations)), ram=ram)
+    machine = replace(measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations)), ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
-    drafts = tuple(Draft(draft.of.multiplied, products(cache, _arithmetic(draft, asked.activations)))
+    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, asked.activations)))
                    for draft in asked.drafts)
     outlook = Outlook(asked.target.of, wanted, machine, drafts)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))
@@ -71,13 +71,13 @@ def _changes(now: Outlook, asked: Asked, cache: Measured) -> Iterator[tuple[str,
     yield "a disk twice as fast", now.with_disk(2)
     yield "a processor twice as fast", now.with_processor(2)
     if asked.activations == 16 and asked.target.layout == "tile16":
-        yield "--activations 8", now.with_products(products(cache, _arithmetic(asked.target, 8)))
+        yield "--activations 8", now.with_products(products(cache, arithmetic(asked.target, 8)))
 
 
-def _arithmetic(of: Subject, bits: int) -> Arithmetic:
+def arithmetic(of: Subject, bits: int) -> Arithmetic:
     return Arithmetic(rate.name(of.kind, of.layout, bits), partial(rate.rates, of.kind, of.layout, bits))
 
 
-def _sample(target: Subject) -> Sample:
+def sample(target: Subject) -> Sample:
     """Of the disk that the layers are on, or will be."""
     return Sample(target.files[0].parents[1] if target.files else home.models(), target.files)

@@ -8,6 +8,7 @@ from cli.models import Model, parameters
 from offload.footprint import Footprint, footprint
 from offload.plan import Demand
 from offload.store import Store
+from offload.streamed import resident_bytes
 from specexec.engines.device import SMALL
 from specexec.errors import WrongUsage
 
@@ -31,7 +32,7 @@ def demand(context: int, drafts: int) -> Demand:
 def sizes(store: Store) -> Footprint:
     """As its files are."""
     layers = [store.entry(name).nbytes for name in store.layers]
-    return replace(footprint(store.config, store.quant), layer=max(layers), head=store.entry(store.head).nbytes)
+    return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
 
 
 def draft_bytes(draft: Model, dtype: str) -> int:

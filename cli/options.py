@@ -162,6 +162,14 @@ convert_options = _all(
     quiet_option,
 )
 
+shape_options = _all(
+    click.option("--shape", metavar="NAME", help="llama-3.1-70b, llama-3.1-8b, qwen2.5-32b, or a config.json."),
+    click.option("--draft-shape", metavar="NAME",
+                 help="Of the draft: llama-3.2-1b, qwen2.5-0.5b, a config.json, or none; default the family's usual one."),
+    to_option,
+    click.option("--yes", is_flag=True, help="Take the disk that --shape needs without asking."),
+)
+
 plan_options = _all(
     draft_option,
     context_option,

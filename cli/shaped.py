@@ -14,10 +14,11 @@ from cli.progress import Progress
 from offload.blueprint import Blueprint
 from offload.convert import convert, size
 from offload.errors import NotHere, Refused
-from offload.expand import Expansion, expanded
+from offload.expand import expanded
+from offload.expansion import Expansion
 from offload.folder import Folder
 from offload.manifest import is_store
-from offload.shape import DRAFTS, SHAPES, Shape
+from offload.shape import DRAFTS, SHAPES, Shape, exact
 from offload.store import Store
 
 
@@ -33,6 +34,11 @@ class Shaped:
     @property
     def path(self) -> Path:
         return placed(f"{BUNDLED}-{self.role}-{self.expansion.title}-{self.kind}")
+
+    @property
+    def exact(self) -> bool:
+        """Whether norms and attention are the small model's to the last bit."""
+        return exact(self.expansion.small, self.expansion.large)
 
     def blueprint(self) -> Blueprint:
         return expanded(self.expansion, self.kind, self.layout)

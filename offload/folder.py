@@ -1,7 +1,7 @@
 """A Hugging Face folder as it was published: config.json and safetensors, one file or several."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,10 @@ class ResidentWeights:
 
     def resident(self) -> Mapping[str, torch.Tensor]:
         return self._resident
+
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        embedding = self._resident[EMBEDDING]
+        return embedding[torch.tensor(tokens, device=embedding.device)]
 
     @contextmanager
     def layer(self, index: int) -> Iterator[Mapping[str, torch.Tensor]]:

@@ -1,17 +1,17 @@
 """The small model inside an expanded store, as its quantised weights have it: what the large one must write."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from offload.expand import MATRICES, NORMS, Expansion
+from offload.expansion import MATRICES, NORMS, Expansion
 from offload.folder import EMBEDDING, HEAD
+from offload.piece import Piece
 from offload.published import NORM
 from offload.store import Store
-from offload.streamed import whole
 from offload.woven import Woven
 from specexec.formats import TILE, Packed, dequantise
 
@@ -24,20 +24,24 @@ class Shadow:
     def __init__(self, of: Expansion, store: Store) -> None:
         self._of, self._store = of, store
         self.config: dict[str, Any] = {**of.folder.config, "tie_word_embeddings": False}
-        head = whole(store, store.head)
-        self._resident = {EMBEDDING: of.weights[EMBEDDING].bfloat16().float(), NORM: self._norm(head[NORM]),
+        head = Piece.of(store, store.head).load()
+        self._embedding = of.weights[EMBEDDING].bfloat16().float()
+        self._resident = {NORM: self._norm(head[NORM]),
                           HEAD: self._matrix(of.head(), head, "lm_head")}
         self._layers = [self._layer(index) for index in range(of.small.layers)]
 
     def resident(self) -> Tensors:
         return self._resident
 
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        return self._embedding[torch.tensor(tokens)]
+
     @contextmanager
     def layer(self, index: int) -> Iterator[Tensors]:
         yield self._layers[index]
 
     def _layer(self, index: int) -> Tensors:
-        held = whole(self._store, self._store.layers[self._of.places[index]])
+        held = Piece.of(self._store, self._store.layers[self._of.places[index]]).load()
         made = {f"{name}.weight": self._norm(held[f"{name}.weight"]) for name in NORMS}
         for name in MATRICES:
             made[f"{name}.weight"] = self._matrix(self._of.matrix(name, index), held, name)

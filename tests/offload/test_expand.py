@@ -16,7 +16,8 @@ from cli.models import BUNDLED, ModelOptions, find
 from cli.session import AnswerOptions
 from offload.convert import convert
 from offload.errors import Refused
-from offload.expand import Expansion, expanded, layer
+from offload.expand import expanded, layer
+from offload.expansion import Expansion
 from offload.folder import EMBEDDING, HEAD, LAYERS, Folder
 from offload.manifest import NAME
 from offload.parts import Source

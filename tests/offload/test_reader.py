@@ -18,13 +18,13 @@ class Disk:
         self.seconds = seconds
         self.broken: set[int] = set()
 
-    def fetch(self, index: int, slot: int) -> int:
+    def fetch(self, index: int, slot: int) -> bool:
         time.sleep(self.seconds)
         if index in self.broken:
             raise OSError(5, "Input/output error")
         self.held[slot] = index
         self.fetched.append(index)
-        return 100
+        return True
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,6 @@ def test_every_layer_comes_in_its_turn_over_passes(slots: int, reading: float, u
     for index in cycle * 3:
         take(reader, disk, index, using)
     assert disk.fetched[:12] == cycle * 3
-    assert reader.bytes >= 1200
     reader.close()
 
 
