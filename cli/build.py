@@ -53,17 +53,18 @@ def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: i
 
 def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     if "none" in names:
-        if len(names) > 1:
-            raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
         return Nothing()
     expanders = [found for name in names for found in _expanders(name, options, engine, codec, interrupt)]
     return Grow(expanders, engine.limits.context)
 
 
 def resolve(options: ModelOptions) -> list[str]:
-    """auto is the bundled draft for the bundled target, and lookup always."""
+    """auto is the bundled draft for the bundled target, and lookup always. Raises WrongUsage for none beside others."""
     auto = [BUNDLED, "lookup"] if options.model == BUNDLED else ["lookup"]
-    return list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
+    names = list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
+    if "none" in names and len(names) > 1:
+        raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
+    return names
 
 
 def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, interrupt: Interrupt) -> Sequence[Expander]:

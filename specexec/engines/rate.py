@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import torch
 from torch.nn import functional
@@ -17,7 +17,7 @@ from specexec.kernels import library, linear, sources
 ROWS, COLUMNS = 4096, 14336  # of a matrix of an 8B model
 TORCH_ROWS = 512  # of a matrix that torch multiplies, which is slow
 WEIGHTS = 2**29  # bytes of matrices gone through before any is met again: a model's come from memory, not from a cache
-SECONDS, CALLS = 0.2, 3  # that are measured at the least
+SECONDS, CALLS = 0.2, 3  # that are measured of each n at the least
 
 Product = Callable[[torch.Tensor], Callable[[], object]]
 """product(x[n, columns]) is a call that multiplies x with the next matrix."""
@@ -33,14 +33,14 @@ def name(kind: str, layout: str | None, bits: int) -> str:
 
 @torch.inference_mode()
 def rates(kind: str, layout: str | None, bits: int, counts: Sequence[int], rows: int = ROWS, columns: int = COLUMNS,
-          weights: int = WEIGHTS) -> dict[int, float]:
+          weights: int = WEIGHTS, seconds: float = SECONDS) -> dict[int, float]:
     """{n: weights a second when n tokens go together}, of the median call, for each n of counts.
 
     nf4 or int8 in tile16 by the kernels, with activations of so many bits; in rowmajor by their reference; without a layout,
     kind is a dtype's name.
     """
     product, size = _product(kind, layout, bits, rows, columns, weights)
-    return {n: size / _seconds(product(torch.randn(n, columns))) for n in counts}
+    return {n: size / _median(product(torch.randn(n, columns)), seconds) for n in counts}
 
 
 def _product(kind: str, layout: str | None, bits: int, rows: int, columns: int, weights: int) -> tuple[Product, int]:
@@ -91,12 +91,11 @@ def _more(nbytes: int, weights: int) -> int:
     return math.ceil(weights / nbytes) - 1
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    """The median of as many calls as fill SECONDS, CALLS at the least; the first one warms up."""
+def _median(call: Callable[[], object], seconds: float) -> float:
+    """Seconds of the median of as many calls as fit, CALLS at the least; the first one warms up."""
     call()
-    took: list[float] = []
-    while len(took) < CALLS or sum(took) < SECONDS:
-        began = time.perf_counter()
+    ends = [time.perf_counter()]
+    while len(ends) <= CALLS or ends[-1] < ends[0] + seconds:
         call()
-        took.append(time.perf_counter() - began)
-    return statistics.median(took)
+        ends.append(time.perf_counter())
+    return statistics.median(after - before for before, after in pairwise(ends))
