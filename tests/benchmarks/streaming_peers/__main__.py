@@ -5,9 +5,9 @@
     python -m tests.benchmarks.streaming_peers bf16 --shape llama-3.1-8b --out DIR --yes
     python -m tests.benchmarks.streaming_peers accelerate --model DIR --ram 3GiB --tokens 8
 
-In an environment of its own: pip install torch==2.13.0 transformers accelerate safetensors gguf llama-cpp-python. The page cache
-of the whole machine is dropped before a measurement (root). --ram puts the program into a memory cgroup of that size (root), where
-its page cache counts too: a small machine is measured on a large one. One line of JSON comes last.
+In an environment of its own: pip install torch==2.13.0 transformers accelerate safetensors gguf llama-cpp-python. The page
+cache of the whole machine is dropped before a measurement (root). --ram puts the program into a memory cgroup of that size
+(root), where its page cache counts too: a small machine is measured on a large one. One line of JSON comes last.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def options() -> argparse.ArgumentParser:
     for name, run in (("llamacpp", run_llamacpp), ("accelerate", run_accelerate)):
         command = commands.add_parser(name)
         command.add_argument("--model", required=True, type=Path)
-        command.add_argument("--ram", type=limit.parsed, required=run is run_accelerate, help="bytes, or 3GiB")
+        command.add_argument("--ram", type=limit.amount, required=run is run_accelerate, help="bytes, or 3GiB")
         command.add_argument("--tokens", type=int, default=8)
         command.add_argument("--limited", action="store_true", help=argparse.SUPPRESS)  # it is in its cgroup already
         command.set_defaults(run=run)

@@ -25,7 +25,7 @@ class Version:
     limits: tuple[str, ...]
 
 
-def parsed(text: str) -> int:
+def amount(text: str) -> int:
     """Bytes of 3GiB, 3G, 512MiB, ... Raises ValueError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:iB)?", text)
     if not found:

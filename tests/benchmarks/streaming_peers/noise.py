@@ -43,7 +43,10 @@ class Noise:
             yield blocks
 
     def q6_k(self, rows: int, columns: int) -> Iterator[Bytes]:
-        """Blocks of 256 weights: 6 bits less 32 (18.5), 16 scales of 8 bits (74), then an fp16 scale."""
+        """Blocks of 256 weights: 6 bits less 32 (18.5), 16 scales of 8 bits (74), then an fp16 scale.
+
+        Wide rows grow a vector, up to 12 times: no normal fp16 is small enough for less.
+        """
         for blocks in self._blocks(rows * columns // 256, 210):
             FP16.confine(blocks[:, 208:], columns**-0.5 / 18.5 / 74)
             yield blocks

@@ -1,7 +1,7 @@
 """transformers and accelerate in bf16: what fits stays in memory, the rest is read from the published shards at each token."""
 
+import sys
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +21,8 @@ class Offloaded:
         self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, device_map="auto",
                                                            max_memory={"cpu": budget}, offload_folder=scratch)
         self._cache = DynamicCache(config=self._model.config)
-        placed = Counter(str(device) for device in self._model.hf_device_map.values())
-        print("modules by place:", ", ".join(f"{count} {place}" for place, count in placed.items()))
+        kept = sum(weight.nbytes for weight in self._model.parameters() if not weight.is_meta)
+        print(f"accelerate keeps {kept / 1e9:.2f} GB of weights in memory")
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int]) -> int:
@@ -31,6 +31,8 @@ class Offloaded:
 
 
 def run(path: Path, ram: int, count: int) -> Figures:
+    if ram <= OWN:
+        sys.exit("accelerate itself takes a gigabyte.\na --ram above 1GiB")
     torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as scratch:
         return measure(f"accelerate {accelerate.__version__}", path, ram, count, lambda: Offloaded(path, ram - OWN, scratch))
