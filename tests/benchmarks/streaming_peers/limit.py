@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -58,18 +59,29 @@ def below(point: str, root: str, group: str) -> Path:
 
 def again(arguments: list[str], ram: int) -> int:
     """The exit status of this program with these arguments, within `ram` bytes. Exits with two lines where that cannot be."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the group goes away then too
     try:
         group = made(ram)
     except (Absent, OSError) as error:
         sys.exit(f"memory cannot be limited here: {error}.\nwithout --ram, or as root on a Linux with memory cgroups")
-    command = [sys.executable, "-m", PACKAGE, *arguments]
+    command = ["sh", "-c", ENTER, "sh", str(group), sys.executable, "-m", PACKAGE, *arguments]
     try:
-        status = subprocess.run(["sh", "-c", ENTER, "sh", str(group), *command], check=False).returncode
+        status = waited(command)
     finally:
         group.rmdir()
     if status == -9:
         sys.exit(f"it was killed: {ram / 2**30:.1f} GiB are too few.\na larger --ram")
     return status
+
+
+def waited(command: list[str]) -> int:
+    """Its exit status. It is gone after an exception too: subprocess.run would not wait for it after a Ctrl-C."""
+    child = subprocess.Popen(command)
+    try:
+        return child.wait()
+    finally:
+        child.kill()
+        child.wait()
 
 
 def made(ram: int) -> Path:
