@@ -32,7 +32,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
     names = resolve(options)
-    drafts = sum(draft_bytes(opened(find(name, "draft")), options.dtype) for name in names if name not in MODELLESS)
+    drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
@@ -75,7 +75,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     model = opened(find(name, "draft"))
     fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
     quant = options.quant if parameters(model) >= SMALL else None  # below, it would cost tokens and save nothing
-    everything = 2 * (draft_bytes(model, options.dtype) + 2**32)  # a draft is never streamed
+    everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
     context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
     draft, _ = _engine(model, replace(options, model=name, quant=quant, context=context, ram=everything), interrupt)
     return [ModelExpander(draft, fitting)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
-from cli.ledger import STORE_CONTEXT, STORE_TREE, demand, positions, sizes
+from cli.ledger import STORE_CONTEXT, demand, positions, sizes
 from cli.models import Model, ModelOptions
 from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.form import Plain, Quantised
@@ -63,7 +63,7 @@ class Making:
         context = positions(config, self.options.context, STORE_CONTEXT)
         weights = self.streamer(store, context)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, STORE_TREE)
+            return self._kernels(config, weights, context, self.options.tree)
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def streamer(self, store: Store, context: int) -> Streamer:
@@ -71,7 +71,7 @@ class Making:
         return open_streamer(store, self.placement(store, context))
 
     def placement(self, store: Store, context: int) -> Placement:
-        return plan(sizes(store), self.options.ram or free_memory(), demand(context, self.drafts))
+        return plan(sizes(store), self.options.ram or free_memory(), demand(context, self.options.tree, self.drafts))
 
     def _kernels(self, config: PretrainedConfig, weights: WeightSource, context: int, tree: int = LARGEST_TREE) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)

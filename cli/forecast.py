@@ -6,6 +6,7 @@ from functools import partial
 
 from cli import home
 from cli.ledger import STORE_CONTEXT, demand, positions
+from cli.models import TREE
 from cli.subject import Subject
 from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
@@ -55,7 +56,7 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     if asked.vram is not None and choose_device("auto").type != "cuda":
         raise WrongUsage("--vram: this machine has no CUDA device.", hint="the same command without --vram")
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
-    wanted, ram = demand(context, sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
+    wanted, ram = demand(context, TREE, sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
     plan(asked.target.of, ram, wanted)
     machine = replace(measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations)), ram=ram)
     if asked.vram is not None and machine.vram is not None:

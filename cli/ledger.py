@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from transformers import PretrainedConfig
 
-from cli.models import Model, parameters
+from cli.models import Model, ModelOptions, parameters
 from offload.footprint import Footprint, footprint
 from offload.plan import Demand
 from offload.store import Store
@@ -13,7 +13,6 @@ from specexec.engines.device import SMALL
 from specexec.errors import WrongUsage
 
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
-STORE_TREE = 1100  # rows of a pass over a store: the largest budget, and what is missing above it
 
 
 def positions(config: PretrainedConfig, wanted: int | None, default: int) -> int:
@@ -24,9 +23,9 @@ def positions(config: PretrainedConfig, wanted: int | None, default: int) -> int
     return int(wanted or min(trained, default))
 
 
-def demand(context: int, drafts: int) -> Demand:
-    """context: positions; drafts: bytes of what drafts."""
-    return Demand(context, 2 * STORE_TREE, drafts)
+def demand(context: int, tree: int, drafts: int) -> Demand:
+    """context: positions; tree: rows of the largest, below which as many may be missing; drafts: bytes of what drafts."""
+    return Demand(context, 2 * tree, drafts)
 
 
 def sizes(store: Store) -> Footprint:
@@ -35,8 +34,9 @@ def sizes(store: Store) -> Footprint:
     return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
 
 
-def draft_bytes(draft: Model, dtype: str) -> int:
+def draft_bytes(draft: Model, options: ModelOptions) -> int:
     """What a draft takes in memory: all of it stays there."""
     if isinstance(draft, Store):
-        return draft.nbytes
-    return parameters(draft) * (4 if dtype == "fp32" or parameters(draft) < SMALL else 2)
+        of, wanted = sizes(draft), demand(options.context or STORE_CONTEXT, options.tree, 0)
+        return of.layers * of.layer + of.head + of.kv_token * (wanted.context + wanted.tree) + of.work_token * wanted.tree
+    return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)

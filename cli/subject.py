@@ -1,13 +1,13 @@
 """What `plan` is asked about: a store, a model to be converted, or the configuration of one, nothing of which is loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PretrainedConfig
 
 from cli.ledger import draft_bytes, sizes
-from cli.models import find, opened
+from cli.models import ModelOptions, find, opened
 from offload.errors import DamagedFiles
 from offload.folder import Folder, json_object, stored
 from offload.footprint import Footprint, footprint
@@ -51,7 +51,9 @@ def draft(name: str, to: str | None) -> Subject:
     if (path := Path(name).expanduser()).is_file():
         return _configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "draft"))
-    return _stored(name, model) if isinstance(model, Store) else _published(name, model)
+    if isinstance(model, Store):
+        return replace(_stored(name, model), bytes=draft_bytes(model, ModelOptions()))
+    return _published(name, model)
 
 
 def _stored(name: str, store: Store) -> Subject:
@@ -63,7 +65,7 @@ def _published(name: str, folder: Folder) -> Subject:
     dtype = choose_dtype("auto", *stored(folder))
     kind = next(known for known, of in DTYPES.items() if of == dtype)
     of, config = _sized(folder.config, "bf16")
-    return Subject(name, kind, None, of, draft_bytes(folder, "auto"), config)
+    return Subject(name, kind, None, of, draft_bytes(folder, ModelOptions()), config)
 
 
 def _configured(name: str, config: dict[str, object], to: str) -> Subject:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from cli.ledger import STORE_TREE
+from cli.models import TREE
 from offload.disk import PREFIX, Sample
 from offload.footprint import footprint
 from offload.machine import Arithmetic, measure, products
@@ -82,7 +82,7 @@ def planned(specexec: Specexec, *arguments: str) -> dict[str, Any]:
 
 def test_a_configuration_alone_has_the_ledger_that_would_be_used(llama: Path, specexec: Specexec) -> None:
     found = planned(specexec, str(llama), "--ram", "20GiB")
-    placed = plan(footprint(LLAMA_70B, "nf4"), 20 * GIB, Demand(8192, 2 * STORE_TREE))
+    placed = plan(footprint(LLAMA_70B, "nf4"), 20 * GIB, Demand(8192, 2 * TREE))
     assert found["ledger"] == {entry.what: entry.bytes for entry in placed.ledger}
     assert sum(found["ledger"].values()) == found["ledger_bytes"] <= 20 * GIB == found["machine"]["ram_bytes"]
     assert (found["layers"], found["layers_in_memory"], found["streamed_bytes"]) == (80, placed.pinned, placed.streamed)
