@@ -50,8 +50,9 @@ def bundled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def placement(path: Path, ram: int) -> Placement:
     """What run does with a store and so much memory, without a draft."""
-    store, options = Store(path), ModelOptions(ram=ram)
-    return Making(store, options, 0, lambda: False).placement(store, min(STORE_CONTEXT, store.config["max_position_embeddings"]))
+    store = Store(path)
+    context = min(STORE_CONTEXT, store.config["max_position_embeddings"])
+    return Making(store, ModelOptions(ram=ram), 0, lambda: False).placement(store, context)
 
 
 def least(path: Path) -> int:

@@ -16,7 +16,6 @@ from tests.offload.test_convert_large import write_model
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 12, "hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 2048}
 BUNDLED = Path(__file__).parents[2] / "specexec" / "bundled" / "target"
-MARGIN = 600 * 2**20  # above the ledger and a twentieth of it
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +50,12 @@ def test_less_memory_is_kept_to_and_writes_the_same(store: Path) -> None:
         ledger = placement(store, ram).bytes
         print(f"--ram {ram:,}: ledger {ledger:,}, peak {made['peak_rss_bytes']:,}, streamed {made['streamed_bytes']:,}")
         assert ledger <= ram
-        assert made["peak_rss_bytes"] <= 1.05 * ledger + MARGIN
+        assert made["peak_rss_bytes"] <= 1.05 * ledger
         assert made["token_ids"] == found[bottom]["token_ids"]
     streamed = [made["streamed_bytes"] / made["target_passes"] for made in found.values()]
     assert streamed[0] > streamed[1] > streamed[2] == 0
+    peaks = [made["peak_rss_bytes"] for made in found.values()]
+    assert peaks == sorted(peaks)
 
 
 def test_just_below_the_least_is_refused_by_the_number_that_works(store: Path) -> None:
