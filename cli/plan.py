@@ -37,5 +37,5 @@ def _forecast(model: str, given: dict[str, Any]) -> "Forecast":
     names = resolve(ModelOptions(model, given["draft"]))
     subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
     asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"], int(given["activations"]))
-    cache = Measured(home.machine(), given["measure"], lambda what: render.note(f"measuring {what}", given["quiet"]))
+    cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

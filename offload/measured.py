@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from offload.errors import OffloadError
+from offload.neighbours import Neighbours
 
 Rates = dict[str, float]
 
@@ -16,7 +17,7 @@ Rates = dict[str, float]
 class Measured:
     """path: a file, {what: {name: rate}}; what cannot be read of it is measured again. again: all is, once.
 
-    say: told what is about to be measured.
+    say: told what is about to be measured, and what may have spoiled it.
     """
 
     def __init__(self, path: Path, again: bool = False, say: Callable[[str], None] = lambda what: None) -> None:
@@ -26,8 +27,11 @@ class Measured:
     def once(self, what: str, names: Iterable[str], measure: Callable[[], Mapping[str, float]]) -> Rates:
         """What is known of `what`, else what `measure` finds, by these names. Raises OffloadError where it cannot be kept."""
         if self._known.get(what, {}).keys() != set(names):
-            self.say(what)
-            self._known[what] = dict(measure())
+            self.say(f"measuring {what}")
+            with Neighbours() as neighbours:
+                self._known[what] = dict(measure())
+            if neighbours.busy:
+                self.say(f"other programs used {neighbours.cores:.1f} cores meanwhile: --measure again when they are done")
             self._keep()
         return self._known[what]
 

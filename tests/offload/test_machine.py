@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,6 +19,7 @@ from offload.disk import LARGE, Sample, read_rate
 from offload.errors import OffloadError
 from offload.machine import COUNTS, Arithmetic, Machine, free_memory, measure, products
 from offload.measured import Measured
+from offload.neighbours import Neighbours
 from specexec.engines import rate
 from specexec.kernels.library import load
 
@@ -65,7 +70,7 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
 
     first = again()
     assert counted.times == 1
-    assert [what.split()[0] for what in said if not what.startswith("bus")] == ["disk", "products"]
+    assert [text.split()[1] for text in said if re.match("measuring (disk|products)", text)] == ["disk", "products"]
     second = again()
     assert counted.times == 1
     assert (second.disk, second.products) == (first.disk, first.products)
@@ -113,6 +118,30 @@ def test_another_disk_has_another_name(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(differing[0])
     assert Sample(link).mount == Sample(differing[0]).mount, "a store may lie elsewhere than the folder of stores"
+
+
+def test_neighbours_that_compute_are_noticed(tmp_path: Path) -> None:
+    said: list[str] = []
+    busy = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    assert busy.stdout
+    try:
+        busy.stdout.readline()
+        Measured(tmp_path / "machine.json", say=said.append).once("sleep", ("x",), lambda: [time.sleep(0.5)] and {"x": 1.0})
+    finally:
+        busy.kill()
+        busy.communicate()
+    assert said[0] == "measuring sleep"
+    assert re.fullmatch(r"other programs used \d+\.\d cores meanwhile: --measure .*", said[1])
+
+
+def test_what_is_computed_here_is_no_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    every, own, clock = iter([10.0, 14.0]), iter([1.0, 2.0]), iter([0.0, 2.0])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(user=next(every), system=0.5, nice=0.25))
+    monkeypatch.setattr(time, "process_time", lambda: next(own))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    with Neighbours() as neighbours:
+        pass
+    assert (neighbours.cores, neighbours.busy) == (1.5, True)
 
 
 # --- the disk

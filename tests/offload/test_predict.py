@@ -72,7 +72,7 @@ def test_seconds_a_weight_lie_on_lines_between_what_was_measured() -> None:
     assert arithmetic(1000, measured, 13) == pytest.approx(60)
     assert arithmetic(1000, measured, 34) == pytest.approx(200), "beyond what was measured, in proportion"
     assert arithmetic(1000, {8: 10.0}, 16) == pytest.approx(200)
-    assert arithmetic(1000, {8: 10.0, 16: 10.0}, 1) == pytest.approx(100), "fewer than were measured take no more than they"
+    assert arithmetic(1000, {8: 50.0, 16: 10.0}, 1) == pytest.approx(20), "fewer than were measured take as long as they"
 
 
 # --- tokens a second
@@ -106,6 +106,12 @@ def test_what_helps_most_is_what_limits() -> None:
         return ranked(now, [("disk", now.with_disk(2)), ("processor", now.with_processor(2))])[0].what
 
     assert (best(1e6, fast), best(1e15, slow)) == ("disk", "processor")
+
+
+def test_a_processor_twice_as_fast_halves_all_arithmetic() -> None:
+    machine = Machine(40 * GIB, None, 1e9, None, dict.fromkeys(COUNTS, 1e9))
+    now = replace(outlook(machine), drafts=(Draft(10**10, machine.products),))
+    assert now.with_processor(2).factor(now) == pytest.approx(2)
 
 
 def test_memory_that_holds_everything_leaves_nothing_to_read() -> None:
