@@ -87,6 +87,17 @@ def test_an_error_is_raised_where_its_layer_is_wanted_and_the_next_pass_tries_ag
     reader.close()
 
 
+def test_a_layer_that_failed_is_read_again_when_it_is_asked_for_at_once() -> None:
+    disk = Disk(2)
+    disk.broken = {0}
+    reader = Reader([0, 1], 2, disk.fetch)
+    with pytest.raises(OSError, match="Input/output"):
+        reader.take(0)
+    disk.broken = set()
+    take(reader, disk, 0)
+    reader.close()
+
+
 def test_a_layer_that_raises_in_use_gives_its_slot_back() -> None:
     disk = Disk(1)
     reader = Reader([0, 1], 1, disk.fetch)
