@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +26,31 @@ PROMPTS = (
 @click.option("-n", "--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens an answer.")
 @click.option("-r", "--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all prompts.")
 @click.option("--json", "as_json", is_flag=True, help="Only the JSON object.")
+@table.shape_options
 @table.model_options
 @table.sampling_options
 def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> int:
-    """Measure speculative against plain decoding: the ratio is what counts."""
+    """Measure speculative against plain decoding: the ratio is what counts.
+
+    With --shape, of a model of that size, made here of the bundled pair: it writes what the small target writes, and costs what
+    the large one costs.
+    """
     from cli import render, settings
+
+    if given["shape"]:
+        from cli.bench_shape import bench_shape
+
+        return bench_shape(_read(prompts) if prompts else list(PROMPTS), as_json, given)
     from cli.build import open_session, versions
     from cli.interrupt import Interrupt
 
-    session = open_session(settings.model_options(given), Interrupt())
-    chosen = settings.answer_options({**given, "seed": given["seed"] or 0}, session.sampling)
-    texts = _read(prompts) if prompts else list(PROMPTS)
-    arms = _alternate(session, chosen, texts, repeats)
+    with closing(open_session(settings.model_options(given), Interrupt())) as session:
+        chosen = settings.answer_options({**given, "seed": given["seed"] or 0}, session.sampling)
+        texts = _read(prompts) if prompts else list(PROMPTS)
+        arms = _alternate(session, chosen, texts, repeats)
     ratios = [p["seconds"] / s["seconds"] for p, s in zip(*arms.values(), strict=True)]
     result = {
-        "machine": _machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,
+        "machine": machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,
         **{name: _arm(runs) for name, runs in arms.items()},
         "ratio": statistics.median(ratios), "ratio_quartiles": _quartiles(ratios), "pairs": len(ratios),
         "same_text": all(p["ids"] == s["ids"] for p, s in zip(*arms.values(), strict=True)),
@@ -61,21 +72,22 @@ def _alternate(session: "Session", chosen: "AnswerOptions", texts: list[str], re
     arms: dict[str, list[dict[str, Any]]] = {"plain": [], "speculative": []}
     sessions = {"plain": plain, "speculative": session}
     for warm in sessions.values():
-        _answer(warm, chosen, texts[0])
+        answer(warm, chosen, texts[0])
     for turn in range(repeats * len(texts)):
         for name in sorted(sessions, reverse=bool(turn % 2)):
-            arms[name].append(_answer(sessions[name], chosen, texts[turn % len(texts)], turn // len(texts)))
+            arms[name].append(answer(sessions[name], chosen, texts[turn % len(texts)], turn // len(texts)))
     return arms
 
 
-def _answer(session: "Session", chosen: "AnswerOptions", text: str, number: int = 0) -> dict[str, Any]:
+def answer(session: "Session", chosen: "AnswerOptions", text: str, number: int = 0) -> dict[str, Any]:
     prompt = session.codec.encode_first(text)
     session.target.cache.truncate(0)
     made = session.begin(prompt, chosen)
     began = time.perf_counter()
     for _ in session.stream(made, prompt, chosen, number):
         pass
-    return {"ids": made.answer.ids, "seconds": time.perf_counter() - began, "report": made.report}
+    return {"ids": made.answer.ids, "seconds": time.perf_counter() - began, "report": made.report,
+            "streamed": made.streamed_bytes}
 
 
 def _arm(runs: list[dict[str, Any]]) -> dict[str, float]:
@@ -101,7 +113,7 @@ def _read(path: Path) -> list[str]:
         raise click.UsageError(f'{path} holds no JSON lines with {{"turns": [...]}}: {error}') from error
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     import platform
 
     import psutil

@@ -8,9 +8,11 @@ import torch
 from cli.codec import Codec
 from cli.engines import Making, store_device
 from cli.interrupt import Interrupt
+from cli.ledger import draft_bytes
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.session import Session
 from offload.store import Store
+from offload.stream import Streaming
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
@@ -30,12 +32,18 @@ MODELLESS = ("none", "lookup", "random")
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
-    names = _resolve(options)
-    drafts = sum(_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    names = resolve(options)
+    drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt)
+    streamer = engine.source if isinstance(engine.source, Streaming) else None
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, streamer)
+
+
+def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) -> Drafter:
+    """Another one for the same target."""
+    return _drafter(names, options, session.target, session.codec, session.interrupt)
 
 
 def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:
@@ -44,26 +52,20 @@ def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: i
     return making.engine(), codec
 
 
-def _bytes(draft: Model, options: ModelOptions) -> int:
-    """What a draft takes in memory: all of it stays there."""
-    if isinstance(draft, Store):
-        return draft.nbytes
-    return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)
-
-
 def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     if "none" in names:
-        if len(names) > 1:
-            raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
         return Nothing()
     expanders = [found for name in names for found in _expanders(name, options, engine, codec, interrupt)]
     return Grow(expanders, engine.limits.context)
 
 
-def _resolve(options: ModelOptions) -> list[str]:
-    """auto is the bundled draft for the bundled target, and lookup always."""
+def resolve(options: ModelOptions) -> list[str]:
+    """auto is the bundled draft for the bundled target, and lookup always. Raises WrongUsage for none beside others."""
     auto = [BUNDLED, "lookup"] if options.model == BUNDLED else ["lookup"]
-    return list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
+    names = list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
+    if "none" in names and len(names) > 1:
+        raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
+    return names
 
 
 def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, interrupt: Interrupt) -> Sequence[Expander]:
@@ -74,9 +76,10 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     model = opened(find(name, "draft"))
     fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
     quant = options.quant if parameters(model) >= SMALL else None  # below, it would cost tokens and save nothing
-    everything = 2 * (_bytes(model, options) + 2**32)  # a draft is never streamed
+    everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
-    alone = replace(options, model=name, quant=quant, context=None, ram=everything, vram=everything if on_gpu else None)
+    context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
+    alone = replace(options, model=name, quant=quant, context=context, ram=everything, vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt)
     return [ModelExpander(draft, fitting)]
 

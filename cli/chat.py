@@ -1,6 +1,7 @@
 """`specexec chat`: a plain loop over one conversation."""
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,22 +30,29 @@ def chat(**given: Any) -> int:
     from specexec.conversation import Conversation
 
     wanted = settings.model_options(given)
-    session = open_session(wanted, Interrupt())
-    chosen = settings.answer_options(given, session.sampling)
-    for remark in settings.remarks(wanted):
-        render.note(remark, given["quiet"])
-    talk = Talk(session, Conversation(session.codec, settings.system_prompt(given["system"])), chosen, given)
-    if not session.codec.has_template:
-        render.note("no chat template: each turn continues one text", given["quiet"])
-    render.note(f"context {session.context:,}. {HELP}", given["quiet"])
-    while (line := read_line()) is not None:
-        if line in LEAVE:
-            break
-        try:
-            talk.turn(line)
-        except KeyboardInterrupt:  # between an answer's end and the prompt
-            click.secho("\n" + HINT, err=True, dim=True)
+    with closing(open_session(wanted, Interrupt())) as session:
+        chosen = settings.answer_options(given, session.sampling)
+        for remark in (*settings.remarks(wanted), *session.remarks):
+            render.note(remark, given["quiet"])
+        talk = Talk(session, Conversation(session.codec, settings.system_prompt(given["system"])), chosen, given)
+        if not session.codec.has_template:
+            render.note("no chat template: each turn continues one text", given["quiet"])
+        render.note(f"context {session.context:,}. {HELP}", given["quiet"])
+        converse(talk)
     return 0
+
+
+def converse(talk: "Talk") -> None:
+    """Turn by turn, until the person leaves."""
+    while True:
+        try:
+            line = read_line()
+            if line is None or line in LEAVE:
+                return
+            with talk.session.interrupt.listening():
+                talk.turn(line)
+        except KeyboardInterrupt:  # between a turn's end and the prompt
+            click.secho("\n" + HINT, err=True, dim=True)
 
 
 def read_line() -> str | None:
@@ -74,8 +82,12 @@ class Talk:
                          "/clear": conversation.clear, "/new": conversation.clear, "/help": self.help, "/?": self.help}
 
     def turn(self, line: str) -> None:
-        """A command, or a question and its answer; a question that cannot be is taken back and the chat goes on."""
+        """A command, or a question and its answer. After a question that cannot be, or a disk that failed, the chat goes on.
+
+        Raises DamagedFiles: what is asked next would meet them too.
+        """
         from cli.main import explain
+        from offload.errors import DamagedFiles, OffloadError
         from specexec.errors import WrongUsage
 
         try:
@@ -83,17 +95,20 @@ class Talk:
                 self.commands[line]()
             elif line.strip():
                 self.ask(line)
-        except WrongUsage as error:
+        except DamagedFiles:
+            raise
+        except (WrongUsage, OffloadError) as error:
             explain(error)
 
     def ask(self, question: str) -> None:
         self.conversation.ask(question)
         try:
             self.make_room()
+            self.answer()
         except Exception:
-            self.conversation.undo()
+            if not self.conversation.exchanges[-1].answer:
+                self.conversation.undo()
             raise
-        self.answer()
 
     def make_room(self) -> None:
         from cli import render
@@ -105,14 +120,15 @@ class Talk:
         check_fits(len(self.conversation.ids), context)
 
     def answer(self) -> None:
+        """What was shown of it is kept, whatever ends it."""
         from cli import render
 
         prompt = self.conversation.ids
         made = self.session.begin(prompt, self.options)
-        for text in self.session.stream(made, prompt, self.options, self.conversation.begin_answer()):
-            render.write(text)
-        render.write("" if made.answer.text.endswith("\n") else "\n")
-        self.conversation.answered(made.answer.text, made.answer.ids)
+        try:
+            render.write_answer(made, self.session.stream(made, prompt, self.options, self.conversation.begin_answer()))
+        finally:
+            self.conversation.answered(made.answer.text, made.answer.ids)
         if render.wants_stats(self.given["stats"], self.given["quiet"]):
             render.note(render.stats(made, self.options))
 

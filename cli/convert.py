@@ -58,14 +58,14 @@ def _blueprint(path: Path, to: str | None, layout: str) -> "Blueprint":
     from specexec.engines.families import admit
 
     if is_store(path):
-        return relaid(Store(path), to, _layout(layout))
+        return relaid(Store(path), to, chosen_layout(layout))
     folder = Folder(path)
     config = admit(folder.config)
-    chosen = None if to == "bf16" else _layout(layout)
+    chosen = None if to == "bf16" else chosen_layout(layout)
     return published(folder, Goal(to or "nf4", chosen, config.num_hidden_layers, config.tie_word_embeddings))
 
 
-def _layout(given: str) -> str:
+def chosen_layout(given: str) -> str:
     """auto: tile16 where our kernels run and no CUDA device is there to take the model."""
     from specexec.engines.device import choose_device
     from specexec.kernels.library import load

@@ -2,20 +2,20 @@
 
 import atexit
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from transformers import PretrainedConfig
 
+from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, sizes
 from cli.models import Model, ModelOptions
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
-from offload.footprint import Footprint, footprint
 from offload.form import Plain, Quantised
 from offload.machine import free_memory
-from offload.plan import Demand, Placement, plan
+from offload.plan import Placement, plan
 from offload.store import Store
 from offload.stream import Streamer
 from offload.streamed import open_device_stream, open_streamer
@@ -31,18 +31,6 @@ from specexec.kv.dense import FIRST_ROWS, DenseCache
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")
-STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
-STORE_TREE = 1100  # rows of a pass over a store: the largest budget, and what is missing above it
-
-
-def check_vram(options: ModelOptions) -> None:
-    """Raises WrongUsage where --vram bounds nothing."""
-    if options.vram is None:
-        return
-    if options.device not in ("auto", "cuda"):
-        raise WrongUsage(f"--vram bounds what a CUDA device holds; --device is {options.device}.", hint="one of the two")
-    if choose_device(options.device).type != "cuda":
-        raise WrongUsage("--vram: this machine has no cuda device.", hint="the same command without --vram")
 
 
 def store_device(store: Store, options: ModelOptions) -> torch.device:
@@ -70,14 +58,14 @@ class Making:
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
-        check_vram(self.options)
+        check_vram(self.options.vram, self.options.device)
         return self._of_store(self.model, config) if isinstance(self.model, Store) else self._of_folder(self.model, config)
 
     def _of_folder(self, folder: Folder, config: PretrainedConfig) -> TreeEngine:
         if self.options.vram:
             raise WrongUsage(f"--vram bounds converted models; {folder.path} is one as published.",
                              hint=f"specexec convert {folder.path} --layout rowmajor")
-        context = self._context(config, config.max_position_embeddings)
+        context = positions(config, self.options.context, config.max_position_embeddings)
         device, quant = choose_device(self.options.device), self.options.quant
         layers, tied = config.num_hidden_layers, config.tie_word_embeddings
         if quant and device == CPU and instruction_set() != REFERENCE:
@@ -89,7 +77,7 @@ class Making:
 
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
-        context, device = self._context(config, STORE_CONTEXT), store_device(store, self.options)
+        context, device = positions(config, self.options.context, STORE_CONTEXT), store_device(store, self.options)
         if device != CPU:
             return self._on_cuda(store, config, context, device, quant)
         if store.layout == "tile16" and instruction_set() == REFERENCE:
@@ -97,7 +85,7 @@ class Making:
                              hint=f"specexec convert {store.path} --layout rowmajor")
         weights = self.streamer(store, context)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, STORE_TREE)
+            return self._kernels(config, weights, context, self.options.tree)
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -110,34 +98,21 @@ class Making:
         placed = self.device_placement(store, context, self.options.vram or free_vram(device), dtype)
         weights = open_device_stream(store, placed, cuda(device), dtype)
         atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
-        return self._torch(config, weights, context, device, dtype, quant, STORE_TREE, context + 2 * STORE_TREE)
+        tree = self.options.tree
+        return self._torch(config, weights, context, device, dtype, quant, tree, context + 2 * tree)
 
     def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
-        demand = Demand(context, 2 * STORE_TREE, self.drafts)
-        of, cast = self._footprint(store), max(cast_bytes(store.spans(name), dtype) for name in store.layers)
-        taken = on_device(store.config, of, demand, dtype.itemsize, cast)
-        if store.tied and store.quant == "bf16":
-            taken = replace(taken, head=taken.head + of.embedding)
-        return plan_device(of, taken, self.options.ram or free_memory(), vram, demand)
+        of, wanted = sizes(store), demand(context, self.options.tree, self.drafts)
+        cast = max(cast_bytes(store.spans(name), dtype) for name in store.layers)
+        taken = on_device(store.config, of, wanted, dtype.itemsize, cast)
+        return plan_device(of, taken, self.options.ram or free_memory(), vram, wanted)
 
     def streamer(self, store: Store, context: int) -> Streamer:
         """What the plan keeps in memory is read; the rest will stream."""
         return open_streamer(store, self.placement(store, context))
 
     def placement(self, store: Store, context: int) -> Placement:
-        demand = Demand(context, 2 * STORE_TREE, self.drafts)
-        return plan(self._footprint(store), self.options.ram or free_memory(), demand)
-
-    def _footprint(self, store: Store) -> Footprint:
-        sizes = [store.entry(name).nbytes for name in store.layers]
-        return replace(footprint(store.config, store.quant), layer=max(sizes), head=store.entry(store.head).nbytes)
-
-    def _context(self, config: PretrainedConfig, default: int) -> int:
-        trained, wanted = config.max_position_embeddings, self.options.context
-        if wanted is not None and wanted > trained:
-            raise WrongUsage(f"--ctx-size {wanted:,}: the model's context is {trained:,}.",
-                             hint=f"--ctx-size {trained}, or less")
-        return int(wanted or min(trained, default))
+        return plan(sizes(store), self.options.ram or free_memory(), demand(context, self.options.tree, self.drafts))
 
     def _kernels(self, config: PretrainedConfig, weights: WeightSource, context: int, tree: int = LARGEST_TREE) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)

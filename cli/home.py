@@ -1,4 +1,4 @@
-"""Where converted models are kept."""
+"""Where converted models are kept, and what is known of this machine."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,19 @@ import platformdirs
 from offload.errors import Refused
 
 
+def home() -> Path:
+    """SPECEXEC_HOME, else the user's data folder."""
+    named = os.environ.get("SPECEXEC_HOME")
+    return Path(named).expanduser() if named else platformdirs.user_data_path("specexec", appauthor=False)
+
+
 def models() -> Path:
-    """SPECEXEC_HOME/models, else the user's data folder's."""
-    home = os.environ.get("SPECEXEC_HOME")
-    return (Path(home).expanduser() if home else platformdirs.user_data_path("specexec", appauthor=False)) / "models"
+    return home() / "models"
+
+
+def machine() -> Path:
+    """The file of what was measured."""
+    return home() / "machine.json"
 
 
 def placed(name: str) -> Path:

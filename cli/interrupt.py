@@ -22,7 +22,10 @@ class Interrupt:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Ctrl-C sets the flag inside; outside it is Python's own KeyboardInterrupt."""
+        """Ctrl-C sets the flag inside; outside it is Python's own KeyboardInterrupt. Inside itself it changes nothing."""
+        if signal.getsignal(signal.SIGINT) == self._hear:
+            yield
+            return
         self._at = None
         before = signal.signal(signal.SIGINT, self._hear)
         try:

@@ -14,6 +14,7 @@ from cli.bench import bench
 from cli.chat import chat
 from cli.convert import convert
 from cli.options import FOREIGN
+from cli.plan import plan
 from cli.reader import ReaderGone
 from cli.run import run
 from cli.verify import verify
@@ -39,7 +40,7 @@ def main_group(context: click.Context, version: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, chat, convert, verify, bench):
+for command in (run, chat, convert, verify, plan, bench):
     main_group.add_command(command)
 
 

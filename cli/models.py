@@ -15,6 +15,7 @@ from offload.store import Store
 from specexec.sampling import Sampling
 
 BUNDLED = "bundled"
+TREE = 256  # rows of a pass over a store at the least: more of a prompt at once take a CPU longer than the weights do to come
 Model = Folder | Store
 
 
@@ -23,7 +24,8 @@ class ModelOptions:
     """model: `bundled`, the name of a store, or a folder. drafts: auto, none, lookup, bundled, random, or models.
 
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
-    ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free.
+    ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. tree: rows of the largest that a
+    pass over a store checks.
     """
 
     model: str = BUNDLED
@@ -36,6 +38,7 @@ class ModelOptions:
     activations: int = 16
     ram: int | None = None
     vram: int | None = None
+    tree: int = TREE
 
 
 def find(name: str, role: str) -> Path:

@@ -105,23 +105,30 @@ class Size(click.ParamType[int]):
 
 
 quiet_option = _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+draft_option = _option("--draft", aliases=("--draft-model", "-md"), multiple=True, default=("auto",), show_default=True,
+                       metavar="NAME", help="auto, none, lookup, bundled, random, or a model folder; repeatable.")
+context_option = _option("--ctx-size", aliases=("--ctx", "--num-ctx", "--context-length"), type=click.IntRange(min=2),
+                         help="Positions; default the model's own.")
+ram_option = _option("--ram", type=Size(), metavar="SIZE",
+                     help="Memory that may be used in all, such as 12GiB; default what is free.")
+vram_option = _option("--vram", type=Size(), metavar="SIZE", help="The same of a CUDA device's memory, for converted models.")
+activations_option = _option("--activations", type=click.Choice(["8", "16"]), default="16", show_default=True,
+                             help="Bits of the activations that quantised weights are multiplied with, on the CPU.")
+to_option = _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is.")
 
 model_options = _all(
     _option("-m", "--model", aliases=("--target",), default="bundled", show_default=True, metavar="NAME",
             help="Model folder, or bundled."),
-    _option("--draft", aliases=("--draft-model", "-md"), multiple=True, default=("auto",), show_default=True, metavar="NAME",
-            help="auto, none, lookup, bundled, random, or a model folder; repeatable."),
+    draft_option,
     _option("--budget", aliases=("--draft-max", "--num-draft-tokens"), type=Budget(), default="auto", show_default=True,
             help="Nodes of the draft tree that one pass of the model checks."),
-    _option("--ctx-size", aliases=("--ctx", "--num-ctx", "--context-length"), type=click.IntRange(min=2),
-            help="Positions; default the model's own."),
+    context_option,
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
-    _option("--ram", type=Size(), metavar="SIZE", help="Memory that may be used in all, such as 12GiB; default what is free."),
-    _option("--vram", type=Size(), metavar="SIZE", help="The same of a GPU's memory, for converted models."),
+    ram_option,
+    vram_option,
     _option("--quant", type=click.Choice(["nf4", "int8"]), help="Quantise the weights as they are loaded."),
-    _option("--activations", type=click.Choice(["8", "16"]), default="16", show_default=True,
-            help="Bits of the activations that quantised weights are multiplied with, on the CPU."),
+    activations_option,
 )
 
 sampling_options = _all(
@@ -149,10 +156,29 @@ answer_options = _all(
 )
 
 convert_options = _all(
-    _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is."),
+    to_option,
     _option("--layout", type=click.Choice(["auto", "tile16", "rowmajor"]), default="auto", show_default=True,
             help="tile16 for the CPU's kernels, rowmajor for CUDA; auto is this machine's."),
     _option("--out", metavar="DIR", help="Where; default in the model store, by name."),
     _option("--name", metavar="NAME", help="Name in the model store; default the source's and the format."),
+    quiet_option,
+)
+
+shape_options = _all(
+    click.option("--shape", metavar="NAME", help="llama-3.1-70b, llama-3.1-8b, qwen2.5-32b, or a config.json."),
+    click.option("--draft-shape", metavar="NAME",
+                 help="Of the draft: llama-3.2-1b, qwen2.5-0.5b, a config.json, or none; default the family's usual one."),
+    to_option,
+    click.option("--yes", is_flag=True, help="Take the disk that --shape needs without asking."),
+)
+
+plan_options = _all(
+    draft_option,
+    context_option,
+    ram_option,
+    vram_option,
+    to_option,
+    activations_option,
+    click.option("--measure", is_flag=True, help="Measure this machine again."),
     quiet_option,
 )

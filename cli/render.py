@@ -1,13 +1,16 @@
 """Answers on stdout, all else on stderr."""
 
+import contextlib
 import resource
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from cli.reader import ReaderGone
 from cli.session import AnswerOptions, Generation
+from offload.convert import size
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -25,6 +28,22 @@ def write(text: str) -> None:
         raise ReaderGone from error
 
 
+def write_answer(made: Generation, texts: Iterable[str]) -> None:
+    """Text as it comes, ended by a newline: also where what makes it fails, unless there was no text."""
+    try:
+        for text in texts:
+            write(text)
+    except Exception:
+        if made.answer.text:
+            _end_line(made)
+        raise
+    _end_line(made)
+
+
+def _end_line(made: Generation) -> None:
+    write("" if made.answer.text.endswith("\n") else "\n")
+
+
 def wants_stats(given: bool | None, quiet: bool) -> bool:
     return given if given is not None else sys.stderr.isatty() and sys.stdout.isatty() and not quiet
 
@@ -34,7 +53,8 @@ def stats(made: Generation, options: AnswerOptions) -> str:
     report, tokens = made.report, len(made.answer.ids)
     rate = f"{tokens / made.seconds:.1f} tokens/s" if made.seconds else "no time"
     accepted = f"{report.tokens_per_pass:.1f} tokens/pass" if report.tokens_per_pass else "no pass"
-    return f"{tokens} tokens, {rate}, {accepted}, {report.first_seconds:.1f} s to first, seed {options.seed}"
+    streamed = f"{size(made.streamed_bytes)} streamed, " if made.streamed_bytes else ""
+    return f"{tokens} tokens, {rate}, {accepted}, {streamed}{report.first_seconds:.1f} s to first, seed {options.seed}"
 
 
 def as_json(made: Generation, prompt_tokens: int, options: AnswerOptions) -> dict[str, Any]:
@@ -61,10 +81,13 @@ def as_json(made: Generation, prompt_tokens: int, options: AnswerOptions) -> dic
         "stop_reason": answer.stop_reason,
         "first_close_call": report.first_close_call,
         "peak_rss_bytes": peak_rss_bytes(),
-        "streamed_bytes": 0,
+        "streamed_bytes": made.streamed_bytes,
     }
 
 
 def peak_rss_bytes() -> int:
+    """Of this process. getrusage knows no less than what the process that started it took, so Linux is asked elsewhere."""
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,6 +1,8 @@
 """`specexec run`: one question, one answer."""
 
 import json
+from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +30,21 @@ def run(prompt: str | None, prompt_option: str | None, files: tuple[Path, ...], 
     from specexec.conversation import Conversation, check_fits
 
     wanted = settings.model_options(given)
-    session = open_session(wanted, Interrupt())
-    chosen = settings.answer_options(given, session.sampling)
-    for remark in settings.remarks(wanted):
-        render.note(remark, given["quiet"])
-    conversation = Conversation(session.codec, settings.system_prompt(given["system"]))
-    conversation.ask(question)
-    check_fits(len(conversation.ids), session.context)
-    made = session.begin(conversation.ids, chosen)
-    for text in session.stream(made, conversation.ids, chosen, conversation.begin_answer()):
-        if not as_json:
-            render.write(text)
-    if as_json:
-        render.write(json.dumps(render.as_json(made, len(conversation.ids), chosen)) + "\n")
-    elif not made.answer.text.endswith("\n"):
-        render.write("\n")
-    if render.wants_stats(given["stats"], given["quiet"]):
-        render.note(render.stats(made, chosen))
+    with closing(open_session(wanted, Interrupt())) as session:
+        chosen = settings.answer_options(given, session.sampling)
+        for remark in (*settings.remarks(wanted), *session.remarks):
+            render.note(remark, given["quiet"])
+        conversation = Conversation(session.codec, settings.system_prompt(given["system"]))
+        conversation.ask(question)
+        check_fits(len(conversation.ids), session.context)
+        made = session.begin(conversation.ids, chosen)
+        with session.interrupt.listening():  # until the last line is out
+            texts = session.stream(made, conversation.ids, chosen, conversation.begin_answer())
+            if as_json:
+                deque(texts, 0)
+                render.write(json.dumps(render.as_json(made, len(conversation.ids), chosen)) + "\n")
+            else:
+                render.write_answer(made, texts)
+            if render.wants_stats(given["stats"], given["quiet"]):
+                render.note(render.stats(made, chosen))
     return INTERRUPTED if made.answer.stop_reason == "interrupted" else 0

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from cli.codec import Codec
 from cli.interrupt import Interrupt
+from offload.stream import Streaming
 from specexec.answer import Answer, Endings
-from specexec.decode import Step, decode
+from specexec.decode import decode
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import Interrupted
 from specexec.noise import Noise
@@ -34,6 +35,7 @@ class Generation:
     answer: Answer
     report: Report
     seconds: float = 0.0
+    streamed_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Session:
     eos: frozenset[int]
     sampling: Sampling  # the model's own defaults
     interrupt: Interrupt
+    streamer: Streaming | None = None  # of the target's weights
 
     @property
     def context(self) -> int:
@@ -54,20 +57,35 @@ class Session:
         return Generation(Answer(self.codec, prompt, endings), Report(self.target.rounding))
 
     def stream(self, made: Generation, prompt: Sequence[int], options: AnswerOptions, number: int) -> Iterator[str]:
-        """Yields text as it is accepted; Ctrl-C ends the answer within one layer of a pass."""
+        """Yields text as it is accepted; Ctrl-C ends the answer within one layer of a pass, and so does what is raised."""
         noise = Noise(options.seed, number, len(prompt), self.target.limits.vocabulary,
                       silent=options.sampling.temperature == 0, device=self.target.device)
         steps = decode(self.target, self.drafter, Worth(options.budget), options.sampling, noise, prompt, made.answer)
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self._streamed_bytes
         with self.interrupt.listening():
             try:
                 for step in steps:
-                    yield self._account(made, step, began)
+                    made.report.add(step)
+                    made.seconds, made.streamed_bytes = time.perf_counter() - began, self._streamed_bytes - before
+                    yield step.text
             except Interrupted:
                 yield made.answer.close("interrupted")
-        made.seconds = time.perf_counter() - began
+            except Exception:
+                yield made.answer.close("failed")
+                raise
+        made.seconds, made.streamed_bytes = time.perf_counter() - began, self._streamed_bytes - before
 
-    def _account(self, made: Generation, step: Step, began: float) -> str:
-        made.report.add(step)
-        made.seconds = time.perf_counter() - began
-        return step.text
+    @property
+    def remarks(self) -> Iterator[str]:
+        """What the person should know of the model as it was opened, a line each."""
+        if self.streamer and self.streamer.why_plain:
+            yield f"{self.streamer.folder}: {self.streamer.why_plain}, so layers stream through the page cache"
+
+    def close(self) -> None:
+        """Ends its thread and closes its files; it answers no more."""
+        if self.streamer:
+            self.streamer.close()
+
+    @property
+    def _streamed_bytes(self) -> int:
+        return self.streamer.streamed_bytes if self.streamer else 0

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cli.models import ModelOptions
+from cli.models import TREE, ModelOptions
 from cli.question import read_text
 from cli.session import AnswerOptions
 from specexec.engines.device import choose_device
@@ -21,7 +21,8 @@ SAMPLING = tuple(field.name for field in fields(Sampling))
 
 def model_options(given: Mapping[str, Any]) -> ModelOptions:
     return ModelOptions(given["model"], tuple(given["draft"]), given["device"], given["dtype"], given["ctx_size"],
-                        given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"])
+                        given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"],
+                        max(TREE, given["budget"] + 1))
 
 
 def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOptions:

@@ -45,6 +45,21 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Bytes:
+    """A file of this content."""
+
+    name: str
+    content: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.content)
+
+    def pieces(self, pool: ThreadPoolExecutor) -> Iterator[bytes]:
+        yield self.content
+
+
+@dataclass(frozen=True)
 class Blueprint:
     """files: all but the manifest, in order. matrices: as in the manifest.
 

@@ -6,7 +6,8 @@ import torch
 
 from offload.buffer import Span
 from offload.lane import Lane
-from offload.stream import Piece, Tensors
+from offload.piece import Piece
+from offload.stream import Tensors
 
 Spans = Mapping[str, Span]
 

@@ -5,24 +5,29 @@ A layer's computation waits, on the device, for its copy; the copy into a buffer
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import torch
 
 from offload.device_buffer import DeviceBuffer
 from offload.errors import OffloadError
 from offload.lane import Device, Mark
+from offload.piece import Piece
 from offload.reader import Reader
 from offload.stream import Streamer, Tensors
 
 
 class DeviceStream:
-    """Implements the engine's WeightSource, in a device's memory. host: hands over the layers that do not stay there.
+    """Implements Streaming and the engine's WeightSource, in a device's memory. host: hands over what does not stay there.
 
-    kept: buffers of layers that do, filled. ring: two at least, where any do not. copied_bytes: for passes so far.
+    kept: buffers of layers that do, filled. ring: two at least, where any do not. copied_bytes: handed to passes so far.
     """
 
     def __init__(
         self, host: Streamer, resident: Tensors, kept: Mapping[int, DeviceBuffer], ring: Sequence[DeviceBuffer], device: Device,
     ) -> None:
         self.host, self._resident, self._kept, self._ring, self._device = host, resident, kept, ring, device
+        self.copied_bytes = self.streamed_bytes = 0
         self._reading = ExitStack()
         born = device.compute.record()  # memory that was just taken may be in use by what is queued
         self._released: list[Mark] = [born] * len(ring)  # since when each buffer may be written
@@ -39,14 +44,20 @@ class DeviceStream:
     def resident(self) -> Tensors:
         return self._resident
 
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Of this machine's memory: the embedding stays on disk."""
+        return self.host.embed(tokens)
+
     @contextmanager
     def layer(self, index: int) -> Iterator[Tensors]:
         """Raises OffloadError, naming the layer, where its copy fails; what was computed with it is then worth nothing."""
-        spans = self.host.pieces[index].spans
+        spans = self.pieces[index].spans
         if index in self._kept:
             yield self._kept[index].tensors(spans)
             return
         slot = self._copier.take(index)
+        self.copied_bytes += self.pieces[index].size
+        self.streamed_bytes += self.disk_bytes(index)
         copied = self._copied[slot]
         self._device.compute.wait(copied)
         try:
@@ -62,20 +73,27 @@ class DeviceStream:
         return sum(buffer.nbytes for buffer in [*self._kept.values(), *self._ring])
 
     @property
-    def copied_bytes(self) -> int:
-        return self._copier.bytes
+    def pieces(self) -> Sequence[Piece]:
+        return self.host.pieces
 
     @property
-    def streamed_bytes(self) -> int:
-        return self.host.streamed_bytes
+    def folder(self) -> Path:
+        return self.host.folder
+
+    @property
+    def why_plain(self) -> str | None:
+        return self.host.why_plain
+
+    def disk_bytes(self, index: int) -> int:
+        return self.host.disk_bytes(index)
 
     def close(self) -> None:
         """Ends the copies, unlocks the memory, ends the reading. Once more, it does nothing."""
         self._closing.close()
 
-    def _copy(self, index: int, slot: int) -> int:
-        """Queues a layer's copy into a buffer of the ring; its bytes."""
-        piece, lane = self.host.pieces[index], self._device.copies
+    def _copy(self, index: int, slot: int) -> bool:
+        """Queues a layer's copy into a buffer of the ring; True."""
+        piece, lane = self.pieces[index], self._device.copies
         try:
             buffer = self._reading.enter_context(self.host.held(index))
             with _named(index):
@@ -85,7 +103,7 @@ class DeviceStream:
         except BaseException:
             self._abandon()
             raise
-        return piece.size
+        return True
 
     def _settle(self, index: int, slot: int) -> None:
         """Gives the host's buffer back once the device has read it."""

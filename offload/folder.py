@@ -1,7 +1,7 @@
 """A Hugging Face folder as it was published: config.json and safetensors, one file or several."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,25 @@ from safetensors import SafetensorError, safe_open
 from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 LAYERS, EMBEDDING, HEAD = "model.layers.", "model.embed_tokens.weight", "lm_head.weight"
 
 Form = Callable[[str, torch.Tensor], Mapping[str, torch.Tensor]]
 """form(published name, tensor): the tensors it becomes, by name."""
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Of a file of a published model. Raises DamagedFiles."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        what = f"{path.parent} has no {path.name}."
+        raise DamagedFiles(what, hint="a folder with config.json and model.safetensors") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFiles(f"{path} cannot be read: {error}", hint="fetch the model again") from error
+    if not isinstance(found, dict):
+        raise DamagedFiles(f"{path} holds no JSON object.", hint="fetch the model again")
+    return found
 
 
 class Folder:
@@ -28,19 +42,11 @@ class Folder:
         if not any(path.iterdir()):
             raise DamagedFiles(f"the folder {path} is empty.", hint="a folder with config.json and model.safetensors in it")
         self.path = path
-        self.config = self._json("config.json")
+        self.config = self._json(CONFIG)
         self.generation = self._json("generation_config.json") if (path / "generation_config.json").exists() else {}
 
     def _json(self, name: str) -> dict[str, Any]:
-        try:
-            found = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise DamagedFiles(f"{self.path} has no {name}.", hint="a folder with config.json and model.safetensors") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise DamagedFiles(f"{self.path / name} cannot be read: {error}", hint="fetch the model again") from error
-        if not isinstance(found, dict):
-            raise DamagedFiles(f"{self.path / name} holds no JSON object.", hint="fetch the model again")
-        return found
+        return json_object(self.path / name)
 
     def shards(self) -> list[Path]:
         """The safetensors files that hold the weights."""
@@ -117,6 +123,10 @@ class ResidentWeights:
 
     def resident(self) -> Mapping[str, torch.Tensor]:
         return self._resident
+
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        embedding = self._resident[EMBEDDING]
+        return embedding[torch.tensor(tokens, device=embedding.device)]
 
     @contextmanager
     def layer(self, index: int) -> Iterator[Mapping[str, torch.Tensor]]:

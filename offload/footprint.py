@@ -36,6 +36,16 @@ class Footprint:
     work_token: int  # a pass's own buffers, for each of its tokens
     vocabulary: int
 
+    @property
+    def weights(self) -> int:
+        """Bytes of the whole model."""
+        return self.layers * self.layer + self.head + self.embedding
+
+    @property
+    def multiplied(self) -> int:
+        """Parameters that a token is multiplied with: all but the embedding's, of two bytes each."""
+        return self.parameters - self.embedding // 2
+
 
 def footprint(config: Mapping[str, Any], kind: str) -> Footprint:
     """Of a model of one of the admitted families, its matrices as nf4, int8 or bf16."""

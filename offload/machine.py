@@ -1,10 +1,77 @@
-"""What this machine has."""
+"""What this machine has, and how fast it is where a pass spends its time."""
 
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from offload import bus, disk
+from offload.measured import Measured
+
 CGROUP = Path("/sys/fs/cgroup")
+COUNTS = (1, 8, 32, 128, 512)  # tokens of a pass
+RATE = ("bytes/s",)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """ram: bytes free; vram: a device's, None without one. disk: bytes a second of direct reads in a certain folder.
+
+    bus: bytes a second from host to device. products: {tokens of a pass: weights a second that they are multiplied with}.
+    """
+
+    ram: int
+    vram: int | None
+    disk: float
+    bus: float | None
+    products: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What computes the products, so named that another format or library has another name, and how it is measured."""
+
+    name: str
+    measure: Callable[[Sequence[int]], Mapping[int, float]]
+
+
+def measure(cache: Measured, sample: disk.Sample, arithmetic: Arithmetic) -> Machine:
+    """Takes seconds the first time; what memory is free is looked at each time. Raises OffloadError."""
+    read = cache.once(f"disk {sample.mount}", RATE, lambda: dict.fromkeys(RATE, disk.read_rate(sample)))[RATE[0]]
+    return Machine(free_memory(), bus.free_vram(), read, _bus(cache), products(cache, arithmetic))
+
+
+def products(cache: Measured, arithmetic: Arithmetic) -> dict[int, float]:
+    """{tokens: weights a second}, of COUNTS."""
+    found = cache.once(f"products {processor()}: {arithmetic.name}", map(str, COUNTS),
+                       lambda: {str(n): rate for n, rate in arithmetic.measure(COUNTS).items()})
+    return {n: found[str(n)] for n in COUNTS}
+
+
+def _bus(cache: Measured) -> float | None:
+    name = bus.device()
+    if name is None:
+        return None
+    return cache.once(f"bus {processor()}: {name}", RATE, lambda: dict.fromkeys(RATE, bus.rate()))[RATE[0]]
+
+
+def processor() -> str:
+    """The CPU's model and how many cores may be used."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return f"{_model()}, {cores} cores"
+
+
+def _model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def free_memory() -> int:

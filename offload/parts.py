@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -16,9 +17,27 @@ from specexec.formats import KINDS, TILE, Packed, quantise, relay, shapes
 CHUNK = 2**24  # bytes of a source that are worked on at a time
 
 
+class Source(Protocol):
+    """A tensor, a few rows at a time. name: as published, for errors."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """[start:stop] along its first dimension. Raises OffloadError."""
+
+    def steps(self, multiple: int) -> Iterator[tuple[int, int]]: ...
+
+
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as it lies in a file."""
+    """Implements Source: a tensor as it lies in a file."""
 
     path: Path
     name: str
@@ -30,11 +49,22 @@ class Stored:
         raw = read(self.path, self.span.start + start * row, (stop - start) * row)
         return torch.frombuffer(raw, dtype=self.span.dtype).view(-1, *self.span.shape[1:])
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.span.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.span.dtype
+
     def steps(self, multiple: int) -> Iterator[tuple[int, int]]:
-        """Ranges of rows, of about CHUNK bytes and a multiple of so many rows each, but for the last."""
-        total = self.span.shape[0]
-        step = max(CHUNK * total // (self.span.end - self.span.start) // multiple, 1) * multiple
-        return ((start, min(start + step, total)) for start in range(0, total, step))
+        return steps(self.shape, self.dtype.itemsize, multiple)
+
+
+def steps(shape: tuple[int, ...], size: int, multiple: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, of about CHUNK bytes and a multiple of so many rows each, but for the last; size: bytes of an element."""
+    step = max(CHUNK * shape[0] // (prod(shape) * size) // multiple, 1) * multiple
+    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def read(path: Path, start: int, count: int) -> bytearray:
@@ -70,12 +100,12 @@ class Cast:
     """A tensor in another dtype, or in its own."""
 
     name: str
-    source: Stored
+    source: Source
     dtype: torch.dtype
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return (Slot(self.name, self.dtype, self.source.span.shape),)
+        return (Slot(self.name, self.dtype, self.source.shape),)
 
     def steps(self) -> Iterator[tuple[int, int]]:
         return self.source.steps(1)
@@ -92,14 +122,14 @@ class Quantise:
     """The matrix `name`.weight[N, K] as codes and scales."""
 
     name: str
-    source: Stored
+    source: Source
     kind: str
     layout: str
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        rows, columns = self.source.span.shape
-        return _matrix(self.name, self.kind, self.layout, rows, columns)
+        rows, columns = self.source.shape
+        return matrix_slots(self.name, self.kind, self.layout, rows, columns)
 
     def steps(self) -> Iterator[tuple[int, int]]:
         return self.source.steps(TILE)
@@ -126,7 +156,7 @@ class Relay:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return _matrix(self.name, self.kind, self.layouts[1], self.rows, self.columns)
+        return matrix_slots(self.name, self.kind, self.layouts[1], self.rows, self.columns)
 
     @property
     def lines(self) -> int:
@@ -143,6 +173,6 @@ class Relay:
         return made.codes, made.scales
 
 
-def _matrix(name: str, kind: str, layout: str, rows: int, columns: int) -> tuple[Slot, Slot]:
+def matrix_slots(name: str, kind: str, layout: str, rows: int, columns: int) -> tuple[Slot, Slot]:
     codes, scales = shapes(kind, layout, rows, columns)
     return Slot(f"{name}.weight", KINDS[kind], codes), Slot(f"{name}.scales", torch.float16, scales)

@@ -15,7 +15,7 @@ from offload.header import published_header
 from offload.manifest import EMBEDDING as EMBEDDING_FILE
 from offload.manifest import HEAD as HEAD_FILE
 from offload.manifest import Identity, layer_name
-from offload.parts import Cast, Part, Quantise, Stored
+from offload.parts import Cast, Part, Quantise, Source, Stored
 from offload.sheet import Sheet
 
 NORM = "model.norm.weight"
@@ -27,6 +27,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 AGAIN = "fetch the model again"
 
 Tensors = Mapping[str, Stored]
+Sources = Mapping[str, Source]
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,27 @@ class Goal:
     layers: int
     tied: bool
 
-    def vector(self, name: str, source: Stored) -> Part:
+    def vector(self, name: str, source: Source) -> Part:
         """Norms and biases are few and bear errors worst: fp32 beside quantised matrices, as the kernels read them."""
         return Cast(name, source, torch.bfloat16 if self.layout is None else torch.float32)
 
-    def matrix(self, name: str, source: Stored, kind: str) -> Part:
+    def matrix(self, name: str, source: Source, kind: str) -> Part:
         if self.layout is None:
             return Cast(f"{name}.weight", source, torch.bfloat16)
         return Quantise(name, source, kind, self.layout)
 
-    def embedding(self, source: Stored) -> Part:
+    def embedding(self, source: Source) -> Part:
         """As it is stored: a pass reads the rows of its tokens alone, so fewer bits would save no time."""
-        return Cast(EMBEDDING, source, torch.bfloat16 if self.layout is None else source.span.dtype)
+        return Cast(EMBEDDING, source, torch.bfloat16 if self.layout is None else source.dtype)
 
-    def layer(self, tensors: Tensors) -> Iterator[Part]:
+    def layer(self, tensors: Sources) -> Iterator[Part]:
         for name in (name for name in INNER if name in tensors):
             if name.endswith("_proj.weight"):
                 yield self.matrix(name.removesuffix(".weight"), tensors[name], self.kind)
             else:
                 yield self.vector(name, tensors[name])
 
-    def head(self, tensors: Tensors) -> Iterator[Part]:
+    def head(self, tensors: Sources) -> Iterator[Part]:
         """int8 even beside nf4: its error moves every logit, and its bytes are few beside the layers'."""
         yield self.vector(NORM, tensors[NORM])
         if not (self.tied and self.layout is None):  # in bf16 a tied head is the embedding
@@ -79,7 +80,7 @@ def published(folder: Folder, goal: Goal) -> Blueprint:
         if _fingerprint(folder, kept) != identity.fingerprint:
             raise DamagedFiles(f"{folder.path} changed while it was read.", hint="the same command again")
 
-    matrices = {part.name: (part.source.span.shape[0], part.source.span.shape[1]) for part in quantised}
+    matrices = {part.name: (part.source.shape[0], part.source.shape[1]) for part in quantised}
     return Blueprint(identity, matrices, (*kept, *sheets, head, embedding), check)
 
 

@@ -7,18 +7,17 @@ from itertools import count
 
 
 class Reader:
-    """fetch(index, slot) reads a layer and returns its bytes, 0 where `stopping` made it give up.
+    """fetch(index, slot) reads a layer and returns True, False where `stopping` made it give up.
 
     settle(index, slot) is called, on the same thread, once the layer may be taken. An exception of either is raised by the
     take that waits for that layer; the next take starts reading anew.
     """
 
     def __init__(
-        self, cycle: Sequence[int], slots: int, fetch: Callable[[int, int], int],
+        self, cycle: Sequence[int], slots: int, fetch: Callable[[int, int], bool],
         settle: Callable[[int, int], None] = lambda index, slot: None,
     ) -> None:
         self._cycle, self._slot_count, self._fetch, self._settle = cycle, slots, fetch, settle
-        self.bytes = 0
         self.stopping = False  # asked by fetch between blocks
         self._changed = threading.Condition()
         self._ready: deque[tuple[int, int]] = deque()  # (layer, slot), oldest first
@@ -76,11 +75,9 @@ class Reader:
                 slot = turn % self._slot_count
                 if not self._wait_for(slot):
                     return
-                got = self._fetch(index, slot)
-                if not got:
+                if not self._fetch(index, slot):
                     return
                 with self._changed:
-                    self.bytes += got
                     self._ready.append((index, slot))
                     self._changed.notify_all()
                 self._settle(index, slot)

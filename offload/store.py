@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from offload.buffer import Span
 from offload.errors import DamagedFiles
 from offload.header import store_header
@@ -15,7 +17,10 @@ GENERATION = "generation_config.json"
 
 
 class Store:
-    """Raises NotHere, Refused or DamagedFiles, each naming the file; opening it looks at manifest and sizes, not at contents.
+    """Raises NotHere, Refused or DamagedFiles, each naming the file.
+
+    Opening it looks at the manifest, at sizes, and at the contents of what is small: configuration and tokenizer. Weights are
+    compared with their checksums when they are read.
 
     quant: nf4, int8 or bf16; layout: of formats.py, None for bf16. tied: whether the head was made from the embedding. The
     head's file holds the last norm, and lm_head but for tied bf16. matrices: (rows, columns) of each quantised one.
@@ -31,6 +36,8 @@ class Store:
         self.layers = tuple(layer_name(index) for index in range(of.layers))
         for name in self.manifest.files:
             self._check_size(name)
+            if not name.endswith(".safetensors"):
+                self._check_content(name)
 
     def entry(self, name: str) -> Entry:
         """Size and checksums of a file; `entry(name).checksum` is the xxh3_64 to compare with."""
@@ -58,6 +65,14 @@ class Store:
         if found != wanted:
             what = "is missing" if found is None else f"has {found:,} bytes, not {wanted:,}"
             raise DamagedFiles(f"{path} {what}.", hint=f"specexec verify {self.path}")
+
+    def _check_content(self, name: str) -> None:
+        try:
+            content = (self.path / name).read_bytes()
+        except OSError as error:
+            raise DamagedFiles(f"{self.path / name} cannot be read: {error}", hint=f"specexec verify {self.path}") from error
+        if xxhash.xxh3_64_intdigest(content) != self.entry(name).checksum:
+            raise DamagedFiles(f"{self.path / name} differs from its checksum.", hint=f"specexec verify {self.path}")
 
     def _json(self, name: str) -> dict[str, Any]:
         try:

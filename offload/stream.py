@@ -5,37 +5,18 @@ An LRU cache never hits on a cyclic scan; a pinned set saves its own size every 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-import xxhash
 
-from offload.buffer import Buffer, Span
-from offload.direct import BLOCK, DirectFile
-from offload.errors import DamagedFiles
+from offload.buffer import Buffer
+from offload.direct import DirectFile
+from offload.embedding import Embedding
+from offload.piece import Piece
 from offload.reader import Reader
 
 Tensors = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A layer's file. size: bytes; checksum: its xxh3_64."""
-
-    path: Path
-    size: int
-    checksum: int
-    spans: Mapping[str, Span]
-
-
-def check(piece: Piece, view: memoryview) -> None:
-    """Raises DamagedFiles where the file's bytes in `view` are not those that were written."""
-    found = xxhash.xxh3_64()
-    for start in range(0, piece.size, BLOCK):
-        found.update(view[start : start + BLOCK])
-    if found.intdigest() != piece.checksum:
-        raise DamagedFiles(f"{piece.path} is damaged: its checksum is wrong.", hint=f"specexec verify {piece.path.parent}")
 
 
 def spread(count: int, of: int) -> frozenset[int]:
@@ -43,33 +24,62 @@ def spread(count: int, of: int) -> frozenset[int]:
     return frozenset((2 * i + 1) * of // (2 * count) for i in range(count)) if count else frozenset()
 
 
-class Streamer:
-    """Implements the engine's WeightSource over a store's files. Its passes take the layers in order, again and again.
+@runtime_checkable
+class Streaming(Protocol):
+    """Layers of which some come from disk in every pass. folder: the store's. streamed_bytes: handed to passes so far.
 
-    pinned: layers kept in memory, read at once. slots: buffers of the ring. streamed_bytes: read for passes so far.
-    elsewhere: layers that it is never asked for.
+    why_plain: why what streams goes through the page cache; None where it does not.
+    """
+
+    @property
+    def pieces(self) -> Sequence[Piece]: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def streamed_bytes(self) -> int: ...
+
+    @property
+    def why_plain(self) -> str | None: ...
+
+    def disk_bytes(self, index: int) -> int:
+        """What layer `index` takes from disk in every pass; 0 where it stays in memory."""
+
+    def close(self) -> None:
+        """Ends the threads and closes the files."""
+
+
+class Streamer:
+    """Implements Streaming and the engine's WeightSource over a store's files. Its passes take the layers in order.
+
+    pinned: layers kept in memory, read at once. slots: buffers of the ring. elsewhere: layers that it is never asked for.
     """
 
     def __init__(
-        self, pieces: Sequence[Piece], resident: Tensors, pinned: frozenset[int], slots: int = 2,
+        self, pieces: Sequence[Piece], resident: Tensors, embedding: Embedding, pinned: frozenset[int], slots: int = 2,
         elsewhere: frozenset[int] = frozenset(),
     ) -> None:
-        self.pieces, self._resident, self.pinned = pieces, resident, pinned
-        self._files = [DirectFile(piece.path) for piece in pieces]
+        self.pieces, self.embedding, self.pinned, self.streamed_bytes = pieces, embedding, pinned, 0
+        self._resident = resident
         self._checked: set[int] = set()
-        self._kept = {index: self._pin(index) for index in sorted(pinned)}
+        self._kept = {index: pieces[index].read() for index in sorted(pinned)}
         cycle = [index for index in range(len(pieces)) if index not in pinned | elsewhere]
-        sizes = [pieces[index].size for index in cycle]
-        self._slots = [Buffer(max(sizes)) for _ in range(min(slots, len(cycle)))]
+        self._files = {index: DirectFile(pieces[index].path) for index in cycle}
+        self._slots = [Buffer(max(pieces[index].size for index in cycle)) for _ in range(min(slots, len(cycle)))]
         self._views: dict[tuple[int, int], Tensors] = {}  # by buffer and by layout of the file
         self._reader = Reader(cycle, len(self._slots), self._fetch)
 
     def resident(self) -> Tensors:
         return self._resident
 
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        return self.embedding.rows(tokens)
+
     @contextmanager
     def layer(self, index: int) -> Iterator[Tensors]:
         with self.held(index) as buffer:
+            self.streamed_bytes += self.disk_bytes(index)
             yield self._tensors(index, buffer)
 
     @contextmanager
@@ -84,6 +94,9 @@ class Streamer:
         finally:
             self._reader.release()
 
+    def disk_bytes(self, index: int) -> int:
+        return self.pieces[index].size if index in self._files else 0
+
     @property
     def buffers(self) -> Sequence[Buffer]:
         """All that layers are handed out of."""
@@ -94,40 +107,31 @@ class Streamer:
         return sum(buffer.size for buffer in self.buffers) + sum(tensor.nbytes for tensor in self._resident.values())
 
     @property
-    def streamed_bytes(self) -> int:
-        return self._reader.bytes
+    def folder(self) -> Path:
+        return self.embedding.piece.path.parent
 
     @property
     def why_plain(self) -> str | None:
-        """Why reads go through the page cache; None where they do not."""
-        return next((file.why_plain for file in self._files if file.why_plain), None)
+        found = (file.why_plain for file in self._files.values() if file.why_plain)
+        return next(found, self.embedding.why_plain if self._files else None)
 
     def close(self) -> None:
+        """Ends the thread and closes the files; once."""
         self._reader.close()
-        for file in self._files:
+        self.embedding.close()
+        for file in self._files.values():
             file.close()
 
-    def _pin(self, index: int) -> Buffer:
-        buffer = Buffer(self.pieces[index].size)
-        self._read(index, buffer)
-        return buffer
-
-    def _fetch(self, index: int, slot: int) -> int:
-        """Reads a layer into a slot; the bytes read, 0 where it was stopped."""
-        return self._read(index, self._slots[slot])
-
-    def _read(self, index: int, into: Buffer) -> int:
+    def _fetch(self, index: int, slot: int) -> bool:
+        """Reads a layer into a slot; False where it was stopped."""
         piece = self.pieces[index]
-        view = into.view[: piece.size]
-        if not self._files[index].read(view, lambda: self._stopping()):
-            return 0
+        view = self._slots[slot].view[: piece.size]
+        if not self._files[index].read(view, lambda: self._reader.stopping):
+            return False
         if index not in self._checked:
-            check(piece, view)
+            piece.check(view)
             self._checked.add(index)
-        return piece.size
-
-    def _stopping(self) -> bool:
-        return hasattr(self, "_reader") and self._reader.stopping
+        return True
 
     def _tensors(self, index: int, buffer: Buffer) -> Tensors:
         """The same mapping for the same places in memory."""

@@ -1,11 +1,21 @@
 """The entry point of the `specexec` command."""
 
 import os
+import signal
 import sys
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
+    try:
+        return _main()
+    except KeyboardInterrupt:  # while the first modules load
+        return 130
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done, and the interpreter would complain while it ends
+
+
+def _main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported: threads must not spin,
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # or some microseconds alone: waking takes 50, every linear twice
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

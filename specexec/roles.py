@@ -34,7 +34,10 @@ class WeightSource(Protocol):
     """A model's tensors, wherever they are kept. Names are those within the layer, or within the model."""
 
     def resident(self) -> Mapping[str, torch.Tensor]:
-        """Embedding, last norm, head: what every pass needs outside the layers."""
+        """Last norm and head, or the embedding where the head is tied to it; the embedding may be here in any case."""
+
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        """The embedding's rows [n, width], in the dtype and on the device where it is kept."""
 
     def layer(self, index: int) -> AbstractContextManager[Mapping[str, torch.Tensor]]:
         """Layer `index`'s tensors, on the engine's device and in its dtype, valid inside the context.

@@ -104,6 +104,9 @@ class Changed:
     def resident(self) -> Mapping[str, torch.Tensor]:
         return self.source.resident()
 
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        return self.source.embed(tokens)
+
     def layer(self, index: int) -> Any:
         self.before(index)
         return self.source.layer(index)

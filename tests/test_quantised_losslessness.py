@@ -65,6 +65,8 @@ def test_nor_on_the_number_of_threads() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_nor_on_all_fifty_prompts(temperature: float, part: int, shared: Path) -> None:
-    assert [found for prompt in prompts(shared)[part::5] for found in differences(prompt, Sampling(temperature), 100)] == []
+def test_nor_on_all_fifty_prompts(temperature: float, bits: int, part: int, shared: Path) -> None:
+    some = prompts(shared)[part::5]
+    assert [found for prompt in some for found in differences(prompt, Sampling(temperature), 100, bits=bits)] == []

@@ -32,11 +32,10 @@ class KernelEngine(TreeEngine):
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
         most = limits.context + 2 * largest_tree  # a tree, and below it the rows of the pass that takes its place
         blocks = BlockCache(config.num_hidden_layers, self.shape.kv_heads, self.shape.head_dim, most)
-        super().__init__(blocks, limits, 0.0, torch.device("cpu"))
-        self.blocks, self.source, self.bits, self.stop = blocks, source, bits, stop
+        super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))
+        self.blocks, self.bits, self.stop = blocks, bits, stop
         self.angles, self.windows = Angles(config), windows(config)
         resident = source.resident()
-        self.embedding = resident["model.embed_tokens.weight"]
         self.norm = vector(resident, "model.norm.weight", self.shape.width)
         self.head = packed(resident, "lm_head", config.vocab_size, self.shape.width)
         self._room = Workspace(self.shape, 1, bits)
@@ -48,7 +47,7 @@ class KernelEngine(TreeEngine):
         self.blocks.room(length + len(parents))
         positions = [length + depth for depth in depths(parents)[-n:]]
         steps, keep = self._steps(positions, parents)
-        self._room.x[:n] = self.embedding[torch.tensor(tokens)]
+        self._room.x[:n] = self.source.embed(tokens)
         for index, window in enumerate(self.windows):
             if self.stop():
                 raise Interrupted

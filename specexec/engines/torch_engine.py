@@ -73,25 +73,20 @@ class TorchEngine(TreeEngine):
         context: int | None = None, largest_tree: int = LARGEST_TREE, quant: str | None = None,
     ) -> None:
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
-        super().__init__(cache, limits, ROUNDING[dtype], device)
-        self.source, self.stop, self.dtype = source, stop, dtype
+        super().__init__(source, cache, limits, ROUNDING[dtype], device)
+        self.stop, self.dtype = stop, dtype
         self._held = ExitStack()
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
         self.model = self._build(config, dtype, quant)
 
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
         run = _Run(self.cache, parents, len(tokens), self.device)
+        rows = self.source.embed(tokens).to(self.device, self.dtype)
         with self._held:
-            out = self.model.model(inputs_embeds=self._embedded(tokens), position_ids=run.positions[None], use_cache=False,
-                                   run=run)
+            out = self.model.model(inputs_embeds=rows[None], position_ids=run.positions[None], use_cache=False, run=run)
         if run.attended != len(self.model.model.layers):
             raise RuntimeError(f"{run.attended} of {len(self.model.model.layers)} layers asked for attention")
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
-
-    def _embedded(self, tokens: Sequence[int]) -> torch.Tensor:
-        """[1, n, width], looked up where the embedding lies: it may be on disk, and the layers on a device."""
-        table = self.model.model.embed_tokens
-        return table(torch.tensor([tokens], device=table.weight.device)).to(self.device, self.dtype)  # type: ignore[no-any-return]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(hidden).float()  # type: ignore[no-any-return]
@@ -102,12 +97,13 @@ class TorchEngine(TreeEngine):
         model.eval()
         if quant:
             quantise_linears(model, quant)
-        bind(model, self.source.resident())
-        if config.tie_word_embeddings and not quant:
+        resident = self.source.resident()
+        bind(model, resident)
+        if config.tie_word_embeddings and not quant and "lm_head.weight" not in resident:
             model.lm_head._parameters["weight"] = model.model.embed_tokens._parameters["weight"]
         model.model.rotary_emb.to(self.device)
         for name, part in model.model.named_children():
-            if part is not model.model.layers:
+            if part not in (model.model.layers, model.model.embed_tokens):
                 check_whole(part, f"model.{name}.")
         check_whole(model.lm_head, "lm_head.")
         for index, layer in enumerate(model.model.layers):

@@ -7,7 +7,7 @@ import torch
 
 from specexec.errors import ContextFull
 from specexec.kv.cache import KVCache
-from specexec.roles import Limits, Reader
+from specexec.roles import Limits, Reader, WeightSource
 from specexec.tree import ROOT, DraftTree
 
 READER_ROWS = 64
@@ -22,8 +22,10 @@ class TreeEngine(ABC):
     passes: forwards of the whole model so far, each of which streams every weight once.
     """
 
-    def __init__(self, cache: KVCache, limits: Limits, rounding: float, device: torch.device) -> None:
-        self.cache, self._limits, self.rounding, self.device = cache, limits, rounding, device
+    def __init__(
+        self, source: WeightSource, cache: KVCache, limits: Limits, rounding: float, device: torch.device
+    ) -> None:
+        self.source, self.cache, self._limits, self.rounding, self.device = source, cache, limits, rounding, device
         self.passes = 0
         self._tokens: list[int] = []
 

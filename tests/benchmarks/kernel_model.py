@@ -1,7 +1,7 @@
 """Plain decoding of a random model of Llama-3.2-1B's shape on the CPU kernels: a part of benchmark kernels."""
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,6 +71,9 @@ class Random:
 
     def resident(self) -> Mapping[str, torch.Tensor]:
         return self._resident
+
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        return self._resident["model.embed_tokens.weight"][torch.tensor(tokens)]
 
     @contextmanager
     def layer(self, index: int) -> Iterator[Mapping[str, torch.Tensor]]:

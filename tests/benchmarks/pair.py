@@ -38,6 +38,9 @@ class Perturbed:
     def resident(self) -> Mapping[str, torch.Tensor]:
         return self._resident
 
+    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
+        return self._resident["model.embed_tokens.weight"][torch.tensor(tokens)]
+
     @contextmanager
     def layer(self, index: int) -> Iterator[Mapping[str, torch.Tensor]]:
         yield self._layers[index]

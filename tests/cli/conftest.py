@@ -3,11 +3,19 @@
 import io
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from cli.engines import STORE_CONTEXT, Making
 from cli.main import main
+from cli.models import ModelOptions
+from offload.plan import Placement
+from offload.store import Store
+from specexec.kernels.library import REFERENCE, instruction_set
+
+LAYOUT = "rowmajor" if instruction_set() == REFERENCE else "tile16"
 
 
 class Ran(NamedTuple):
@@ -30,3 +38,25 @@ def specexec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return Ran(code, found.out, found.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bundled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled target as nf4, not to be changed."""
+    path = tmp_path_factory.mktemp("stores") / "bundled-nf4"
+    assert main(["convert", "bundled", "--out", str(path), "--layout", LAYOUT, "-q"]) == 0
+    return path
+
+
+def placement(path: Path, ram: int) -> Placement:
+    """What run does with a store and so much memory, without a draft."""
+    store = Store(path)
+    context = min(STORE_CONTEXT, store.config["max_position_embeddings"])
+    return Making(store, ModelOptions(ram=ram), 0, lambda: False).placement(store, context)
+
+
+def least(path: Path) -> int:
+    """Bytes of memory, below which a store is refused: all its layers stream."""
+    all_stay, store = placement(path, 2**40), Store(path)
+    sizes = [store.entry(name).nbytes for name in store.layers]
+    return all_stay.bytes - (len(sizes) - 2) * max(sizes)

@@ -1,6 +1,7 @@
 """Running a converted model: streamed, refused, damaged."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,67 +11,86 @@ import torch
 from cli.engines import Making
 from cli.models import ModelOptions
 from offload.lane import Device
+from offload.plan import SLOTS
 from offload.store import Store
-from specexec.kernels.library import REFERENCE, instruction_set
-from tests.cli.conftest import Specexec
+from tests.cli.conftest import Specexec, least
 from tests.offload.device import EagerLane, FakeDevice, vram_for
+from tests.offload.test_store import flip
 
 ANSWER = ("run", "Once upon a time", "-n", "30", "--seed", "7", "--temperature", "1", "--json")
-LAYOUT = "rowmajor" if instruction_set() == REFERENCE else "tile16"
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from cli.main import main
-
-    path = tmp_path_factory.mktemp("stores") / "bundled-nf4"
-    assert main(["convert", "bundled", "--out", str(path), "--layout", LAYOUT, "-q"]) == 0
-    return path
-
-
-def ids(specexec: Specexec, *arguments: str) -> list[int]:
-    found: list[int] = json.loads(specexec(*ANSWER, *arguments).out)["token_ids"]
+def answer(specexec: Specexec, *arguments: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(specexec(*ANSWER, *arguments).out)
     return found
 
 
-@pytest.mark.parametrize("ram", ["8GiB", "0.75GiB"])
-def test_a_store_writes_what_the_model_quantised_at_load_writes(specexec: Specexec, store: Path, ram: str) -> None:
-    assert ids(specexec, "-m", str(store), "--ram", ram) == ids(specexec, "--quant", "nf4", "--draft", "none")
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_store_writes_what_the_model_quantised_at_load_writes(
+    specexec: Specexec, bundled_store: Path, streams: bool
+) -> None:
+    ram = least(bundled_store) if streams else 2**33
+    found = answer(specexec, "-m", str(bundled_store), "--ram", str(ram))
+    wanted = answer(specexec, "--quant", "nf4", "--draft", "none")
+    assert found["token_ids"] == wanted["token_ids"]
+    assert wanted["streamed_bytes"] == 0
+    layers = sum(path.stat().st_size for path in bundled_store.glob("layer-*"))
+    assert found["streamed_bytes"] == (layers * int(str(found["target_passes"])) if streams else 0)
 
 
-def test_too_little_memory_is_refused_with_the_least_that_works(specexec: Specexec, store: Path) -> None:
-    ran = specexec(*ANSWER, "-m", str(store), "--ram", "600MiB")
+def test_figures_name_what_was_streamed(specexec: Specexec, bundled_store: Path) -> None:
+    given = ("run", "Once", "-n", "3", "--stats", "-m", str(bundled_store), "--ram")
+    assert "MB streamed" in specexec(*given, str(least(bundled_store))).err
+    assert "streamed" not in specexec(*given, "8GiB").err
+
+
+def test_too_little_memory_is_refused_with_the_least_that_works(specexec: Specexec, bundled_store: Path) -> None:
+    ran = specexec(*ANSWER, "-m", str(bundled_store), "--ram", str(least(bundled_store) - 1))
     assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 2)
-    least = ran.err.split("--ram ")[1].split(",")[0]
-    assert specexec(*ANSWER, "-m", str(store), "--ram", least).code == 0
+    named = ran.err.split("--ram ")[1].split(",")[0]
+    assert specexec(*ANSWER, "-m", str(bundled_store), "--ram", named).code == 0
+    assert specexec(*ANSWER, "-m", str(bundled_store), "--ram", str(least(bundled_store))).code == 0
 
 
-@pytest.mark.parametrize("ram", ["8GiB", "0.75GiB"])
-def test_a_flipped_bit_in_a_layer_never_yields_text(specexec: Specexec, store: Path, ram: str, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for file in store.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes())
-    layer = damaged / "layer-003.safetensors"
-    content = bytearray(layer.read_bytes())
-    content[200_000] ^= 1
-    layer.write_bytes(content)
-    ran = specexec(*ANSWER[:-1], "-m", str(damaged), "--ram", ram)
+FILES = ("layer-003.safetensors", "head.safetensors", "embedding.safetensors", "config.json", "tokenizer.json")
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["stays", "streams"])
+@pytest.mark.parametrize("how", ["flipped", "cut", "longer", "missing"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_never_yields_text(
+    specexec: Specexec, bundled_store: Path, name: str, how: str, streams: bool, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(bundled_store, tmp_path / "damaged")
+    path, size = damaged / name, (damaged / name).stat().st_size
+    {"flipped": lambda: flip(path, size // 2), "cut": lambda: path.write_bytes(path.read_bytes()[:-4096]),
+     "longer": lambda: path.write_bytes(path.read_bytes() + bytes(4096)), "missing": path.unlink}[how]()
+    ram = least(bundled_store) if streams else 2**33
+    ran = specexec("run", "Once upon a time", "-n", "3", "-m", str(damaged), "--ram", str(ram))
     assert (ran.code, ran.out, ran.err.count("\n")) == (5, "", 2)
-    assert "layer-003" in ran.err
+    assert name in ran.err
+
+
+def test_a_tied_store_in_bf16_streams_with_its_embedding_as_head(specexec: Specexec, tmp_path: Path) -> None:
+    path = tmp_path / "bundled-bf16"
+    assert specexec("convert", "bundled", "--to", "bf16", "--out", str(path), "-q").code == 0
+    found = [answer(specexec, "-m", str(path), "--ram", str(ram)) for ram in (2**33, least(path))]
+    assert found[0]["token_ids"] == found[1]["token_ids"]
+    assert found[0]["streamed_bytes"] == 0
+    assert found[1]["streamed_bytes"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize(("options", "code", "said"), [
     (("--device", "cuda"), 2, "no cuda device"),
-    (("--vram", "8GiB"), 2, "--vram: this machine has no cuda device"),
+    (("--vram", "8GiB"), 2, "--vram: this machine has no CUDA device"),
     (("--vram", "8GiB", "--device", "cpu"), 2, "--device is cpu"),
     (("--vram", "much"), 2, "much is no size"),
 ])
 def test_a_device_that_is_not_there_is_told_in_two_lines(
-    specexec: Specexec, store: Path, options: tuple[str, ...], code: int, said: str
+    specexec: Specexec, bundled_store: Path, options: tuple[str, ...], code: int, said: str
 ) -> None:
-    ran = specexec(*ANSWER, "-m", str(store), *options)
+    ran = specexec(*ANSWER, "-m", str(bundled_store), *options)
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 2)
     assert said in ran.err
 
@@ -116,7 +136,7 @@ def test_a_store_on_a_device_writes_what_it_writes_on_the_cpu_whatever_fits(
     """All of the command's way to a device, on one that is played."""
     path = tmp_path / "int8"
     assert specexec("convert", "bundled", "--to", "int8", "--out", str(path), "--layout", "rowmajor", "-q").code == 0
-    wanted = ids(specexec, "-m", str(path), "--device", "cpu", "--dtype", "fp32")
+    wanted = answer(specexec, "-m", str(path), "--device", "cpu", "--dtype", "fp32")
     played = FakeDevice(0)
     device = Device(torch.device("cpu:0"), played.copies, EagerLane(played), played.lock)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -124,8 +144,15 @@ def test_a_store_on_a_device_writes_what_it_writes_on_the_cpu_whatever_fits(
     monkeypatch.setattr("cli.engines.cuda", lambda place: device)
     monkeypatch.setattr("cli.engines.free_vram", lambda place: 2**40)
     asked = ("-m", str(path), "--ctx-size", "512", "--dtype", "fp32")
-    assert ids(specexec, *asked) == wanted
-    assert not played.locked, "all of it lies on the device"
-    making = Making(Store(path), ModelOptions(str(path), context=512), 2048, lambda: False)
-    assert ids(specexec, *asked, "--vram", str(vram_for(making, 1, torch.float32))) == wanted
-    assert played.locked, "five layers pass through memory"
+    store = Store(path)
+    making = Making(store, ModelOptions(str(path), context=512), 2048, lambda: False)
+    vram = vram_for(making, 1, torch.float32)
+    memory, layer = making.device_placement(store, 512, vram, torch.float32).bytes, store.entry(store.layers[0]).nbytes
+    fits, passes, streams = (), ("--vram", str(vram)), ("--vram", str(vram), "--ram", str(memory - 3 * layer))
+    for options, passing, read in ((fits, 0, 0), (passes, 5, 0), (streams, SLOTS, 5)):
+        played.most_locked = 0
+        found = answer(specexec, *asked, *options)
+        assert found["token_ids"] == wanted["token_ids"]
+        assert found["streamed_bytes"] == read * layer * int(str(found["target_passes"]))
+        assert played.most_locked == passing * layer
+        assert not played.locked

@@ -83,7 +83,7 @@ class FakeDevice:
         self.wrong: list[str] = []
         self.locked: dict[int, int] = {}
         self.sources: list[tuple[int, int]] = []
-        self.copies_ended = self.fail_at = 0
+        self.copies_ended = self.fail_at = self.most_locked = 0
 
     def as_device(self) -> Device:
         return Device(CPU, self.copies, self.compute, self.lock)
@@ -91,6 +91,7 @@ class FakeDevice:
     def lock(self, memory: torch.Tensor) -> Unlock:
         assert memory.data_ptr() not in self.locked
         self.locked[memory.data_ptr()] = memory.nbytes
+        self.most_locked = max(self.most_locked, sum(self.locked.values()))
         return lambda: self.locked.__delitem__(memory.data_ptr())
 
     def locks(self, at: int, size: int) -> bool:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.offload.test_convert import same
+from tests.offload.conversions import same
 
 MIB = 2**20
 PROGRAM = textwrap.dedent("""

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from offload.device_stream import DeviceStream
 from offload.errors import DamagedFiles, OffloadError
+from offload.piece import Piece
 from offload.plan import Placement
 from offload.store import Store
-from offload.streamed import open_device_stream, open_streamer, split, whole
+from offload.streamed import open_device_stream, open_streamer, split
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
 from specexec.kv.dense import DenseCache
@@ -46,7 +47,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def layers(store: Store) -> Layers:
-    found = [whole(store, name) for name in store.layers]
+    found = [Piece.of(store, name).load() for name in store.layers]
     return Layers({name: x.bfloat16() if x.dtype == torch.float32 else x for name, x in layer.items()} for layer in found)
 
 
@@ -91,11 +92,27 @@ def test_copies_run_ahead_across_the_border_of_a_pass(store: Store, layers: Laye
     device = FakeDevice(0)
     with opened(store, placed(0, LAYERS, 0, ring=3), device) as stream:
         run(stream, device, layers)
-        sizes = [piece.size for piece in stream.host.pieces]
         deadline = time.monotonic() + 30
-        while stream.copied_bytes < sum(sizes) + sum(sizes[:2]) and time.monotonic() < deadline:
+        while len(files(stream, device)) < LAYERS + 2 and time.monotonic() < deadline:
             device.drain()
-        assert stream.copied_bytes >= sum(sizes) + sum(sizes[:2])
+        assert len(files(stream, device)) >= LAYERS + 2
+
+
+@pytest.mark.parametrize("on_device", [0, 2])
+def test_bytes_are_counted_as_layers_are_handed_over(store: Store, layers: Layers, on_device: int) -> None:
+    device = FakeDevice(7)
+    with opened(store, placed(on_device, 1), device) as stream:
+        layer = stream.pieces[0].size
+        for passes in (1, 2):
+            run(stream, device, layers)
+            assert stream.copied_bytes == passes * (LAYERS - on_device) * layer
+            assert stream.streamed_bytes == passes * (LAYERS - on_device - 1) * layer
+        assert sum(map(stream.disk_bytes, range(LAYERS))) == (LAYERS - on_device - 1) * layer
+
+
+def files(stream: DeviceStream, device: FakeDevice) -> list[tuple[int, int]]:
+    """Places in memory that whole layers were copied from, so far."""
+    return [(at, size) for at, size in device.sources if size == stream.pieces[0].size]
 
 
 def test_two_slots_are_two_mappings_of_the_same_places(store: Store) -> None:
@@ -122,9 +139,8 @@ def test_copies_read_page_locked_memory_and_close_unlocks_it(store: Store, layer
     device, before = FakeDevice(3), set(threading.enumerate())
     with opened(store, placed(0, 2), device) as stream:
         run(stream, device, layers)
-        files = [(at, size) for at, size in device.sources if size == stream.host.pieces[0].size]
-        assert len(files) >= LAYERS
-        assert all(device.locks(at, size) for at, size in files)
+        assert len(files(stream, device)) >= LAYERS
+        assert all(device.locks(at, size) for at, size in files(stream, device))
     assert not device.locked
     assert set(threading.enumerate()) <= before
 

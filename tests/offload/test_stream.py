@@ -1,5 +1,7 @@
 """Layers that pass through a ring of buffers are those that stay in memory, bit for bit."""
 
+import errno
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -88,16 +90,18 @@ def test_a_layer_that_was_cut_names_the_file(store: Store, tmp_path: Path) -> No
 def test_an_error_of_the_disk_is_told_and_the_next_pass_works(
     streamers: list[Streamer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    streamer = streamers[1]
-    read = streamer._files[3]._block
+    streamer, read = streamers[1], os.preadv
+    broken = streamer._files[3]._descriptor
 
-    def failing(part: memoryview, offset: int) -> int:
-        raise OffloadError(f"reading {streamer._files[3].path} failed at byte {offset:,}: Input/output error.", hint="")
+    def failing(descriptor: int, parts: list[memoryview], offset: int) -> int:
+        if descriptor == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, parts, offset)
 
-    monkeypatch.setattr(streamer._files[3], "_block", failing)
-    with pytest.raises(OffloadError, match=r"layer-003.*byte 0"):
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(OffloadError, match=r"layer-003.*byte 0: Input/output error"):
         one_pass(streamer)
-    monkeypatch.setattr(streamer._files[3], "_block", read)
+    monkeypatch.setattr(os, "preadv", read)
     one_pass(streamer)
 
 

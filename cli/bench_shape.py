@@ -1,0 +1,140 @@
+"""`specexec bench --shape`: what a model of a published size does on this machine, before anyone downloads it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from cli import home, render, settings
+from cli.bench import machine
+from cli.build import open_drafter, open_session, versions
+from cli.convert import chosen_layout
+from cli.forecast import arithmetic, sample
+from cli.interrupt import Interrupt
+from cli.models import BUNDLED, ModelOptions
+from cli.options import Budget
+from cli.passes import Arm, Pass, arm, passes
+from cli.session import AnswerOptions, Session
+from cli.shape_table import table
+from cli.shaped import Shaped, shaped, usual_draft
+from cli.subject import Subject, target
+from offload.machine import Machine, measure
+from offload.measured import Measured
+from offload.plan import Placement
+from offload.predict import free_nodes, predict
+from offload.shadow import Shadow
+from offload.store import Store
+from specexec.drafters.grow import Nothing
+from specexec.engines.families import admit
+from specexec.engines.torch_engine import TorchEngine
+from specexec.kv.dense import DenseCache
+from specexec.sampling import Sampling
+
+CONTEXT = 1024  # what the bundled pair learnt
+COUNTS = (1, 32, 64)  # tokens of the passes that are timed
+FEWER = 8  # times, of plain decoding's tokens: each is a pass
+PLAIN, SHAPED = "plain", "shaped draft"
+
+
+def bench_shape(texts: Sequence[str], as_json: bool, given: Mapping[str, Any]) -> int:
+    """Makes the stores where they are not there, then measures passes, plain decoding, and what each draft makes of it."""
+    large, draft = _wanted(given)
+    store = large.store(given["yes"], as_json)
+    drafts = (str(draft.store(given["yes"], as_json).path), "lookup") if draft else (BUNDLED, "lookup")
+    options = replace(settings.model_options(given), model=str(store.path), drafts=drafts, context=given["ctx_size"] or CONTEXT)
+    subject = target(str(store.path), None)
+    found = _machine(subject, options, as_json)
+    with closing(open_session(options, Interrupt())) as session:
+        result = _Bench(session, options, given, subject, found).run(large, store, texts)
+    if not as_json:
+        render.write(table(result))
+    render.write(json.dumps(result) + "\n")
+    return 0
+
+
+def _wanted(given: Mapping[str, Any]) -> tuple[Shaped, Shaped | None]:
+    layout = chosen_layout("auto")
+    large = shaped(given["shape"], "target", given["to"] or "nf4", layout)
+    name = given["draft_shape"] or usual_draft(large.expansion.large)
+    return large, None if name == "none" else shaped(name, "draft", "nf4", layout)
+
+
+def _machine(subject: Subject, options: ModelOptions, quiet: bool) -> Machine:
+    """Measured now: figures of a run are compared with rates of the same minutes."""
+    cache = Measured(home.machine(), True, lambda what: render.note(f"measuring {what}", quiet))
+    return measure(cache, sample(subject), arithmetic(subject, options.activations))
+
+
+class _Bench:
+    """What is measured of one session over a store."""
+
+    def __init__(
+        self, session: Session, options: ModelOptions, given: Mapping[str, Any], subject: Subject, found: Machine
+    ) -> None:
+        self.session, self.options, self.given, self.subject, self.found = session, options, given, subject, found
+        assert session.streamer is not None
+        sizes = [piece.size for piece in session.streamer.pieces]
+        away = [session.streamer.disk_bytes(index) for index in range(len(sizes))]
+        self.placed = Placement(away.count(0), 2, sum(away), ())
+        self.pinned = sum(sizes) - sum(away)
+
+    def run(self, large: Shaped, store: Store, texts: Sequence[str]) -> dict[str, Any]:
+        chosen = self._chosen()
+        timed = [replace(one, floor=predict(self.subject.of, self.placed, self.found, one.n))
+                 for one in passes(self.session.target, COUNTS)]
+        arms = {name: arm(replace(self.session, drafter=drafter), replace(chosen, max_tokens=self._tokens(name)), texts)
+                for name, drafter in self._drafters().items()}
+        own = arm(self._shadow(Shadow(large.expansion, store)), chosen, texts)
+        return self._result(large, chosen, timed, arms, own)
+
+    def _chosen(self) -> AnswerOptions:
+        given = {**self.given, "seed": self.given["seed"] or 0, "max_tokens": self._tokens("")}
+        chosen = settings.answer_options(given, Sampling(temperature=0))
+        if settings.was_given("budget"):
+            return chosen
+        return replace(chosen, budget=max(1, free_nodes(self.subject.of, self.placed, self.found, Budget.LARGEST)))
+
+    def _tokens(self, name: str) -> int:
+        tokens = int(self.given["max_tokens"]) if settings.was_given("max_tokens") else 64
+        return -(-tokens // FEWER) if name == PLAIN else tokens
+
+    def _drafters(self) -> dict[str, Any]:
+        own = {} if self.options.drafts[0] == BUNDLED else {SHAPED: self.session.drafter}
+        return {PLAIN: Nothing(), **own, "bundled draft": open_drafter((BUNDLED, "lookup"), self.options, self.session)}
+
+    def _shadow(self, held: Shadow) -> Session:
+        config, of = admit(held.config), self.session.target
+        cache = DenseCache(config.num_hidden_layers)
+        engine = TorchEngine(config, held, cache, of.limits.vocabulary, torch.device("cpu"), torch.float32, context=CONTEXT)
+        return replace(self.session, target=engine, drafter=Nothing(), streamer=None)
+
+    def _result(
+        self, large: Shaped, chosen: AnswerOptions, timed: Sequence[Pass], arms: Mapping[str, Arm], own: Arm
+    ) -> dict[str, Any]:
+        figures = {name: one.figures() for name, one in arms.items()}
+        plain = figures[PLAIN]["tokens_per_second"]
+        return {
+            "machine": machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,
+            "shape": large.expansion.title, "format": large.kind, "exact": large.exact, "activations": self.options.activations,
+            "budget": chosen.budget, "read_bytes_per_second": self.found.disk, "pinned_bytes": self.pinned,
+            "streamed_bytes": self.placed.streamed, "layers_in_memory": self.placed.pinned,
+            "passes": [one.figures() for one in timed], "arms": figures,
+            "ratio": {name: found["tokens_per_second"] / plain for name, found in figures.items() if name != PLAIN},
+            "predicted": _predicted(figures), "share_of_floor": timed[0].figures()["share_of_floor"],
+            "same_text": _agree(list(arms.values())), "shadow_tokens": own.agrees(list(arms.values())[-1]),
+            "tokens": sum(map(len, own.ids)), "peak_rss_bytes": render.peak_rss_bytes(),
+        }
+
+
+def _predicted(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Tokens a second of drafts that bring so many tokens a pass, at the first draft's price."""
+    price = next(found["pass_seconds"] for name, found in figures.items() if name != PLAIN)
+    return {str(tokens): tokens / price for tokens in (4, 8, 12)}
+
+
+def _agree(arms: Sequence[Arm]) -> bool:
+    """Whether all wrote the same, as far as the shorter ones go."""
+    return all(a[: len(b)] == b[: len(a)] for one in arms[1:] for a, b in zip(arms[0].ids, one.ids, strict=True))

@@ -1,0 +1,95 @@
+"""A forecast as a person reads it, and as a program does."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cli.forecast import Forecast
+from offload.outlook import TYPICAL
+
+GIB = 2**30
+NODES, TOKENS = (16, 32, 64, 128), (4, 8, 12)  # of the table; tokens a pass
+WORTH_SAYING = 1.005  # times as fast
+
+
+def text(of: Forecast) -> str:
+    return "\n".join([_title(of), "", *_ledger(of), "", *_speeds(of), "", *_conclusions(of), ""])
+
+
+def _title(of: Forecast) -> str:
+    target, counted = of.asked.target, of.asked.target.of
+    return f"{target.name} as {target.kind}: {counted.multiplied / 1e9:.3g} G weights a token, {target.bytes / GIB:.2f} GiB"
+
+
+def _ledger(of: Forecast) -> Iterator[str]:
+    placed, sizes = of.outlook.placement, of.asked.target.of
+    yield from _table(("in memory", "GiB"), ((entry.what, f"{entry.bytes / GIB:.2f}") for entry in placed.ledger))
+    yield f"| together, of {of.outlook.machine.ram / GIB:.2f} | {placed.bytes / GIB:.2f} |"
+    yield ""
+    away = sizes.layers - placed.pinned
+    read = f"{away} are read from disk in every pass: {placed.streamed / GIB:.2f} GiB" if away else "none is read from disk"
+    yield f"context {of.context:,}; {placed.pinned} of {sizes.layers} layers in memory, {read}"
+
+
+def _speeds(of: Forecast) -> Iterator[str]:
+    machine, plain = of.outlook.machine, of.outlook.plain
+    rates = ", ".join(_figure(rate / 1e9) for rate in machine.products.values())
+    yield f"measured: disk {machine.disk / 1e9:.2f} GB/s; {rates} G weights/s for {_listed(machine.products)} tokens at once"
+    if machine.vram is not None and machine.bus is not None:
+        yield f"device: {machine.vram / GIB:.2f} GiB free, {machine.bus / 1e9:.1f} GB/s to it; not in these figures"
+    yield ""
+    rows = [("0", _figure(plain.seconds), plain.limit, _figure(1 / plain.seconds), *("" for _ in TOKENS))]
+    rows += [_row(of, nodes) for nodes in NODES]
+    yield from _table(("nodes", "s a pass", "limit", "tokens/s at 1 a pass", *(f"at {tokens}" for tokens in TOKENS)), rows)
+
+
+def _row(of: Forecast, nodes: int) -> tuple[str, ...]:
+    found = [of.outlook.speculation(nodes, tokens) for tokens in TOKENS]
+    target = found[0].target
+    return (str(nodes), _figure(target.seconds), target.limit, "", *(_figure(made.tokens_per_second) for made in found))
+
+
+def _conclusions(of: Forecast) -> Iterator[str]:
+    yield from of.remarks()
+    nodes, tokens = TYPICAL
+    limit = of.outlook.speculation(nodes, tokens).target.limit
+    yield f"limit: {of.outlook.plain.limit}" + (f"; {limit} with {nodes} nodes" if limit != of.outlook.plain.limit else "")
+    helps = ", ".join(f"{help.what} {help.factor:.2f} x" for help in of.helps if help.factor >= WORTH_SAYING)
+    yield f"what would help most, at {nodes} nodes and {tokens} tokens a pass: {helps or 'none of memory, disk, processor'}"
+
+
+def as_json(of: Forecast) -> dict[str, Any]:
+    """Bytes, seconds and tokens a second."""
+    placed, plain, machine, target = of.outlook.placement, of.outlook.plain, of.outlook.machine, of.asked.target
+    return {
+        "model": target.name, "format": target.kind, "weights": target.of.parameters, "model_bytes": target.bytes,
+        "draft": [draft.name for draft in of.asked.drafts], "ctx_size": of.context, "activations": of.asked.activations,
+        "ledger": {entry.what: entry.bytes for entry in placed.ledger}, "ledger_bytes": placed.bytes,
+        "layers": target.of.layers, "layers_in_memory": placed.pinned, "streamed_bytes": placed.streamed,
+        "machine": {"ram_bytes": machine.ram, "vram_bytes": machine.vram, "disk_bytes_per_second": machine.disk,
+                    "bus_bytes_per_second": machine.bus, "weights_per_second": dict(machine.products)},
+        "plain": {"pass_seconds": plain.seconds, "stream_seconds": plain.stream, "arithmetic_seconds": plain.arithmetic,
+                  "tokens_per_second": 1 / plain.seconds, "limit": plain.limit},
+        "speculative": [_cell(of, nodes, tokens) for nodes in NODES for tokens in TOKENS],
+        "helps": [{"change": help.what, "factor": help.factor} for help in of.helps], "remarks": list(of.remarks()),
+    }
+
+
+def _cell(of: Forecast, nodes: int, tokens: int) -> dict[str, Any]:
+    found = of.outlook.speculation(nodes, tokens)
+    return {"nodes": nodes, "tokens_per_pass": tokens, "pass_seconds": found.target.seconds, "draft_seconds": found.draft,
+            "tokens_per_second": found.tokens_per_second, "limit": found.target.limit}
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|---" + "|---:" * (len(head) - 1) + "|"
+    yield from ("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _figure(number: float) -> str:
+    """Three digits or more, and no exponent that a person has to read."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,52 @@
+"""What a model is to hold in memory: the same numbers for who runs it and for who only asks."""
+
+from dataclasses import replace
+
+from transformers import PretrainedConfig
+
+from cli.models import Model, ModelOptions, parameters
+from offload.footprint import Footprint, footprint
+from offload.plan import Demand
+from offload.store import Store
+from offload.streamed import resident_bytes
+from specexec.engines.device import SMALL, choose_device
+from specexec.errors import WrongUsage
+
+STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
+
+
+def positions(config: PretrainedConfig, wanted: int | None, default: int) -> int:
+    """Of the KV cache. Raises WrongUsage for more than the model was trained on."""
+    trained = config.max_position_embeddings
+    if wanted is not None and wanted > trained:
+        raise WrongUsage(f"--ctx-size {wanted:,}: the model's context is {trained:,}.", hint=f"--ctx-size {trained}, or less")
+    return int(wanted or min(trained, default))
+
+
+def check_vram(vram: int | None, device: str = "auto") -> None:
+    """Raises WrongUsage where --vram bounds nothing. device: as --device names it."""
+    if vram is None:
+        return
+    if device not in ("auto", "cuda"):
+        raise WrongUsage(f"--vram bounds what a CUDA device holds; --device is {device}.", hint="one of the two")
+    if choose_device(device).type != "cuda":
+        raise WrongUsage("--vram: this machine has no CUDA device.", hint="the same command without --vram")
+
+
+def demand(context: int, tree: int, drafts: int) -> Demand:
+    """context: positions; tree: rows of the largest, below which as many may be missing; drafts: bytes of what drafts."""
+    return Demand(context, 2 * tree, drafts)
+
+
+def sizes(store: Store) -> Footprint:
+    """As its files are."""
+    layers = [store.entry(name).nbytes for name in store.layers]
+    return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
+
+
+def draft_bytes(draft: Model, options: ModelOptions) -> int:
+    """What a draft takes in memory: all of it stays there."""
+    if isinstance(draft, Store):
+        of, wanted = sizes(draft), demand(options.context or STORE_CONTEXT, options.tree, 0)
+        return of.layers * of.layer + of.head + of.kv_token * (wanted.context + wanted.tree) + of.work_token * wanted.tree
+    return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)

@@ -1,0 +1,81 @@
+"""What passes and answers take, measured: parts of `specexec bench --shape`."""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cli.bench import answer
+from cli.session import AnswerOptions, Session
+from offload.predict import Prediction
+from specexec.engines.tree_engine import TreeEngine
+from specexec.tree import ROOT, DraftTree
+
+PROMPT, ROUNDS = 32, 3
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Of n tokens: the median of several, and what it must take at the least."""
+
+    n: int
+    seconds: float
+    floor: Prediction
+
+    def figures(self) -> dict[str, Any]:
+        return {"n": self.n, "seconds": self.seconds, "stream_seconds": self.floor.stream, "limit": self.floor.limit,
+                "arithmetic_seconds": self.floor.arithmetic, "share_of_floor": self.floor.seconds / self.seconds}
+
+
+def passes(engine: TreeEngine, counts: Sequence[int]) -> Iterator[Pass]:
+    """In turns, after one that warms up: each streams what streams once."""
+    context = [*range(1, PROMPT + 1)]
+    _pass(engine, context, 1)
+    seconds: dict[int, list[float]] = {n: [] for n in counts}
+    for _ in range(ROUNDS):
+        for n in counts:
+            seconds[n].append(_pass(engine, context, n))
+    return (Pass(n, statistics.median(took), Prediction(0, 0)) for n, took in seconds.items())
+
+
+def _pass(engine: TreeEngine, context: Sequence[int], n: int) -> float:
+    """One chain below the context."""
+    tree = DraftTree((context[-1], *range(100, 99 + n)), tuple(range(ROOT, n - 1)), (0.0,) * n, ("root",) * n)
+    began = time.perf_counter()
+    engine.sync(context[:-1])
+    engine.forward(tree, lambda first, logits: None)
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one way of drafting did. ids: of each answer; tokens: that its passes brought, the last one's whole."""
+
+    ids: list[list[int]]
+    seconds: float
+    tokens: int
+    passes: int
+    draft_seconds: float
+    streamed: int
+
+    def figures(self) -> dict[str, float]:
+        return {"tokens_per_second": self.tokens / self.seconds, "tokens_per_pass": self.tokens / self.passes,
+                "pass_seconds": self.seconds / self.passes, "draft_seconds": self.draft_seconds / self.passes,
+                "streamed_bytes": self.streamed / self.passes, "bytes_per_second": self.streamed / self.seconds}
+
+    def agrees(self, other: "Arm") -> int:
+        """How many tokens of each answer are the same before the first that is not, together."""
+        return sum(_common(a, b) for a, b in zip(self.ids, other.ids, strict=True))
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def arm(session: Session, chosen: AnswerOptions, texts: Sequence[str]) -> Arm:
+    """Answers to every text."""
+    runs = [answer(session, chosen, text) for text in texts]
+    reports = [run["report"] for run in runs]
+    return Arm([run["ids"] for run in runs], sum(run["seconds"] for run in runs), sum(r.tokens for r in reports),
+               sum(r.passes for r in reports), sum(r.draft_seconds for r in reports), sum(run["streamed"] for run in runs))

@@ -1,0 +1,41 @@
+"""`specexec plan`: what a model will take of this machine, and how fast it will be, before anything is loaded."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli import options as table
+
+if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
+    from cli.forecast import Forecast
+
+
+@click.command(epilog="Examples: specexec plan ./Llama-3.3-70B --ram 20GiB   |   specexec plan config.json --draft bundled")
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@table.plan_options
+def plan(model: str, as_json: bool, **given: Any) -> int:
+    """Say where MODEL's weights will live and what its tokens will take; MODEL and drafts may be a config.json alone.
+
+    This machine is measured once, which takes seconds.
+    """
+    from cli import forecast_table, render
+
+    made = _forecast(model, given)
+    render.write(json.dumps(forecast_table.as_json(made)) + "\n" if as_json else forecast_table.text(made))
+    return 0
+
+
+def _forecast(model: str, given: dict[str, Any]) -> "Forecast":
+    from cli import forecast, home, render
+    from cli.build import MODELLESS, resolve
+    from cli.models import ModelOptions
+    from cli.subject import draft, target
+    from offload.measured import Measured
+
+    names = resolve(ModelOptions(model, given["draft"]))
+    subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
+    asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"], int(given["activations"]))
+    cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
+    return forecast.forecast(asked, cache)

@@ -1,0 +1,85 @@
+"""What `plan` is asked about: a store, a model to be converted, or the configuration of one, nothing of which is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from cli.ledger import draft_bytes, sizes
+from cli.models import ModelOptions, find, opened
+from offload.errors import DamagedFiles
+from offload.folder import Folder, json_object, stored
+from offload.footprint import Footprint, footprint
+from offload.store import Store
+from specexec.engines.device import DTYPES, choose_dtype
+from specexec.engines.families import admit
+from specexec.errors import WrongUsage
+from specexec.kernels.library import load
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What weights are in memory: kind is nf4, int8 or a dtype's name, layout of formats.py or None. bytes: of the whole.
+
+    files: of its layers, where it is a store.
+    """
+
+    name: str
+    kind: str
+    layout: str | None
+    of: Footprint
+    bytes: int
+    config: PretrainedConfig
+    files: Sequence[Path] = ()
+
+
+def target(name: str, to: str | None) -> Subject:
+    """to: what a model that is no store would be converted to, nf4 by default. Raises WrongUsage where a store is not `to`."""
+    if (path := Path(name).expanduser()).is_file():
+        return _configured(name, json_object(path), to or "nf4")
+    model = opened(find(name, "target"))
+    if isinstance(model, Store):
+        if to not in (None, model.quant):
+            raise WrongUsage(f"{model.path} is {model.quant}.", hint=f"specexec plan {model.path / 'config.json'} --to {to}")
+        return _stored(name, model)
+    return _configured(name, model.config, to or "nf4")
+
+
+def draft(name: str, to: str | None) -> Subject:
+    """A folder is drafted with as it is; what has a configuration alone, as it would be converted."""
+    if (path := Path(name).expanduser()).is_file():
+        return _configured(name, json_object(path), to or "nf4")
+    model = opened(find(name, "draft"))
+    if isinstance(model, Store):
+        return replace(_stored(name, model), bytes=draft_bytes(model, ModelOptions()))
+    return _published(name, model)
+
+
+def _stored(name: str, store: Store) -> Subject:
+    files = [store.path.resolve() / layer for layer in store.layers]
+    return Subject(name, store.quant, store.layout, sizes(store), store.nbytes, admit(store.config), files)
+
+
+def _published(name: str, folder: Folder) -> Subject:
+    dtype = choose_dtype("auto", *stored(folder))
+    kind = next(known for known, of in DTYPES.items() if of == dtype)
+    of, config = _sized(folder.config, "bf16")
+    return Subject(name, kind, None, of, draft_bytes(folder, ModelOptions()), config)
+
+
+def _configured(name: str, config: dict[str, object], to: str) -> Subject:
+    of, admitted = _sized(config, to)
+    layout = "tile16" if load() else "rowmajor"
+    return Subject(name, to, None if to == "bf16" else layout, of, of.weights, admitted)
+
+
+def _sized(raw: dict[str, object], kind: str) -> tuple[Footprint, PretrainedConfig]:
+    config = admit(raw)
+    try:
+        of = footprint(config.to_dict(), kind)
+    except (TypeError, ArithmeticError) as error:
+        raise DamagedFiles(f"config.json gives no sizes: {error}.", hint="fetch the model again") from error
+    if min(of.layers, of.vocabulary, of.layer, of.kv_token) < 1:
+        raise DamagedFiles("config.json gives sizes below 1.", hint="fetch the model again")
+    return of, config

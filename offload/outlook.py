@@ -1,0 +1,100 @@
+"""Tokens a second, plain and speculative, and what would change them most: pure, like what it is computed from."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from offload.footprint import Footprint
+from offload.machine import Machine
+from offload.plan import Demand, Placement, plan
+from offload.predict import Prediction, arithmetic, predict
+
+# Of the bundled pair at budgets of 16 to 128 nodes, temperatures 0 and 1: 1.3 to 1.8 draft passes for each token accepted,
+# each over a sixth to an eighth of the budget.
+DRAFT_PASSES, DRAFT_SHARE = 1.8, 1 / 6
+TYPICAL = 64, 8  # nodes and tokens a pass, where one figure is to stand for all
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A model that stays in memory. weights: that a token is multiplied with; products: as a Machine's, in its own format."""
+
+    weights: int
+    products: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Seconds of the target's pass and of all draft passes before it, with `nodes` guesses of which `tokens` - 1 are right."""
+
+    nodes: int
+    tokens: int
+    target: Prediction
+    draft: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / (self.target.seconds + self.draft)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Of a model on a machine. Raises TooLittleMemory when its placement is asked for."""
+
+    of: Footprint
+    demand: Demand
+    machine: Machine
+    drafts: tuple[Draft, ...] = ()
+
+    @cached_property
+    def placement(self) -> Placement:
+        return plan(self.of, self.machine.ram, self.demand)
+
+    @property
+    def plain(self) -> Prediction:
+        """A pass of one token."""
+        return predict(self.of, self.placement, self.machine, 1)
+
+    def speculation(self, nodes: int, tokens: int) -> Speculation:
+        """tokens a pass are an assumption: what they will be depends on the draft and on the text."""
+        target = predict(self.of, self.placement, self.machine, nodes + 1)
+        width = max(1, round(nodes * DRAFT_SHARE))
+        passes = DRAFT_PASSES * tokens
+        drafting = sum(passes * arithmetic(draft.weights, draft.products, width) for draft in self.drafts)
+        return Speculation(nodes, tokens, target, drafting)
+
+    def factor(self, of: "Outlook") -> float:
+        """How many times as fast as another."""
+        return self.speculation(*TYPICAL).tokens_per_second / of.speculation(*TYPICAL).tokens_per_second
+
+    def with_memory(self, more: int) -> "Outlook":
+        return replace(self, machine=replace(self.machine, ram=self.machine.ram + more))
+
+    def with_disk(self, times: float) -> "Outlook":
+        return replace(self, machine=replace(self.machine, disk=times * self.machine.disk))
+
+    def with_processor(self, times: float) -> "Outlook":
+        drafts = tuple(replace(draft, products=_faster(draft.products, times)) for draft in self.drafts)
+        return replace(self.with_products(_faster(self.machine.products, times)), drafts=drafts)
+
+    def with_products(self, products: Mapping[int, float]) -> "Outlook":
+        """The target's."""
+        return replace(self, machine=replace(self.machine, products=products))
+
+
+def _faster(products: Mapping[int, float], times: float) -> Mapping[int, float]:
+    return {n: times * rate for n, rate in products.items()}
+
+
+@dataclass(frozen=True)
+class Help:
+    """A change, and how many times as fast it makes speculative decoding at TYPICAL."""
+
+    what: str
+    factor: float
+
+
+def ranked(now: Outlook, changes: Iterable[tuple[str, Outlook]]) -> tuple[Help, ...]:
+    """What helps most comes first."""
+    found = (Help(what, changed.factor(now)) for what, changed in changes)
+    return tuple(sorted(found, key=lambda help: -help.factor))

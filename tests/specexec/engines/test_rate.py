@@ -1,0 +1,48 @@
+"""Rates of real products, of each format and layout, and the names they are kept under."""
+
+import pytest
+import torch
+
+from specexec.engines import rate
+from specexec.kernels import linear
+from tests.kernels import need, threads
+
+SMALL = {"rows": 64, "columns": 128, "weights": 2**15, "seconds": 0.0}
+
+
+@pytest.mark.parametrize(("kind", "layout"), [("nf4", "rowmajor"), ("int8", "rowmajor"), ("fp32", None), ("bf16", None)])
+def test_torch_multiplies_what_no_kernel_does(kind: str, layout: str | None) -> None:
+    found = rate.rates(kind, layout, 16, (1, 32), **SMALL)
+    assert list(found) == [1, 32]
+    assert all(of > 0 for of in found.values())
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_kernels_multiply_their_own_layout(kind: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    need()
+    seen: list[tuple[int, int]] = []
+    real = linear.linear
+    monkeypatch.setattr(linear, "linear", lambda matrices, x: seen.append((x.n, x.bits)) or real(matrices, x))
+    assert rate.rates(kind, "tile16", bits, (8,), **SMALL)[8] > 0
+    assert set(seen) == {(8, bits)}
+    assert len(seen) == 1 + rate.CALLS
+
+
+def test_a_rate_is_weights_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "_median", lambda call, seconds: 0.5)
+    assert rate.rates("fp32", None, 16, (1, 8), **SMALL) == {1: 2 * 64 * 128, 8: 2 * 64 * 128}
+
+
+def test_no_matrix_is_met_again_before_all_others_were() -> None:
+    made = rate._copies("nf4", "rowmajor", 64, 128, 2**15)
+    assert sum(matrix.nbytes for matrix in made) >= 2**15
+    assert len({matrix.codes.data_ptr() for matrix in made}) == len(made) > 1
+
+
+def test_whatever_changes_a_rate_changes_its_name() -> None:
+    need()
+    names = {rate.name(kind, layout, bits) for kind in ("nf4", "int8") for layout in ("tile16", "rowmajor") for bits in (8, 16)}
+    assert len(names) == 6, "the reference rounds no activations"
+    with threads(torch.get_num_threads() + 1):
+        assert rate.name("nf4", "tile16", 8) not in names
