@@ -1,6 +1,7 @@
 """`specexec bench --shape`: what a model of a published size does on this machine, before anyone downloads it."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -21,6 +22,7 @@ from cli.session import AnswerOptions, Session
 from cli.shape_table import table
 from cli.shaped import Shaped, shaped, usual_draft
 from cli.subject import Subject, target
+from offload.disk import read_rate
 from offload.machine import Machine, measure
 from offload.measured import Measured
 from offload.plan import Placement
@@ -64,7 +66,7 @@ def _wanted(given: Mapping[str, Any]) -> tuple[Shaped, Shaped | None]:
 
 def _machine(subject: Subject, options: ModelOptions, quiet: bool) -> Machine:
     """Measured now: figures of a run are compared with rates of the same minutes."""
-    cache = Measured(home.machine(), True, lambda what: render.note(f"measuring {what}", quiet))
+    cache = Measured(home.machine(), True, lambda what: render.note(what, quiet))
     return measure(cache, sample(subject), arithmetic(subject, options.activations))
 
 
@@ -82,13 +84,24 @@ class _Bench:
         self.pinned = sum(sizes) - sum(away)
 
     def run(self, large: Shaped, store: Store, texts: Sequence[str]) -> dict[str, Any]:
-        chosen = self._chosen()
-        timed = [replace(one, floor=predict(self.subject.of, self.placed, self.found, one.n))
-                 for one in passes(self.session.target, COUNTS)]
+        timed = self._passes()
+        chosen = self._chosen()  # by the rates found meanwhile
         arms = {name: arm(replace(self.session, drafter=drafter), replace(chosen, max_tokens=self._tokens(name)), texts)
                 for name, drafter in self._drafters().items()}
         own = arm(self._shadow(Shadow(large.expansion, store)), chosen, texts)
         return self._result(large, chosen, timed, arms, own)
+
+    def _passes(self) -> list[Pass]:
+        """Beside what the disk gives between them: neighbours come and go."""
+        rates = [self.found.disk]
+        timed = list(passes(self.session.target, COUNTS, lambda: rates.append(self._disk())))
+        self.found = replace(self.found, disk=statistics.median(rates))
+        return [replace(one, floor=predict(self.subject.of, self.placed, self.found, one.n)) for one in timed]
+
+    def _disk(self) -> float:
+        assert self.session.streamer is not None
+        self.session.streamer.pause()
+        return read_rate(sample(self.subject))
 
     def _chosen(self) -> AnswerOptions:
         given = {**self.given, "seed": self.given["seed"] or 0, "max_tokens": self._tokens("")}

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,16 @@ class Pass:
                 "arithmetic_seconds": self.floor.arithmetic, "share_of_floor": self.floor.seconds / self.seconds}
 
 
-def passes(engine: TreeEngine, counts: Sequence[int]) -> Iterator[Pass]:
-    """In turns, after one that warms up: each streams what streams once."""
+def passes(engine: TreeEngine, counts: Sequence[int], before: Callable[[], None]) -> Iterator[Pass]:
+    """In turns; each streams what streams once. before: called at each turn, when nothing is read ahead.
+
+    A pass that is not timed follows it, since the first one would find nothing read ahead.
+    """
     context = [*range(1, PROMPT + 1)]
-    _pass(engine, context, 1)
     seconds: dict[int, list[float]] = {n: [] for n in counts}
     for _ in range(ROUNDS):
+        before()
+        _pass(engine, context, 1)
         for n in counts:
             seconds[n].append(_pass(engine, context, n))
     return (Pass(n, statistics.median(took), Prediction(0, 0)) for n, took in seconds.items())

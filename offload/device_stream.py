@@ -87,6 +87,10 @@ class DeviceStream:
     def disk_bytes(self, index: int) -> int:
         return self.host.disk_bytes(index)
 
+    def pause(self) -> None:
+        self._copier.close()
+        self.host.pause()
+
     def close(self) -> None:
         """Ends the copies, unlocks the memory, ends the reading. Once more, it does nothing."""
         self._closing.close()

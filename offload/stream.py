@@ -46,6 +46,9 @@ class Streaming(Protocol):
     def disk_bytes(self, index: int) -> int:
         """What layer `index` takes from disk in every pass; 0 where it stays in memory."""
 
+    def pause(self) -> None:
+        """Leaves the disk to others: nothing is read ahead until the next layer is taken."""
+
     def close(self) -> None:
         """Ends the threads and closes the files."""
 
@@ -115,9 +118,13 @@ class Streamer:
         found = (file.why_plain for file in self._files.values() if file.why_plain)
         return next(found, self.embedding.why_plain if self._files else None)
 
+    def pause(self) -> None:
+        """Leaves the disk to others: nothing is read ahead until the next layer is taken."""
+        self._reader.close()
+
     def close(self) -> None:
         """Ends the thread and closes the files; once."""
-        self._reader.close()
+        self.pause()
         self.embedding.close()
         for file in self._files.values():
             file.close()
