@@ -48,6 +48,7 @@ def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> in
         chosen = settings.answer_options({**given, "seed": given["seed"] or 0}, session.sampling)
         texts = _read(prompts) if prompts else list(PROMPTS)
         arms = _alternate(session, chosen, texts, repeats)
+    speculative = [run["report"] for run in arms["speculative"]]
     ratios = [p["seconds"] / s["seconds"] for p, s in zip(*arms.values(), strict=True)]
     result = {
         "machine": machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,
@@ -55,6 +56,7 @@ def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> in
         "ratio": statistics.median(ratios), "ratio_quartiles": _quartiles(ratios), "pairs": len(ratios),
         "same_text": all(p["ids"] == s["ids"] for p, s in zip(*arms.values(), strict=True)),
         "share_of_floor": None, "draft": list(given["draft"]), "budget": given["budget"],
+        "drafted": sum(report.drafted for report in speculative) / sum(report.passes for report in speculative),
     }
     if not as_json:
         render.write(_table(result))
@@ -66,9 +68,10 @@ def _alternate(session: "Session", chosen: "AnswerOptions", texts: list[str], re
     """The same answers by both arms, which take turns to go first; the first answers of each are a warm-up."""
     from dataclasses import replace
 
+    from cli.build import fresh
     from specexec.drafters.grow import Nothing
 
-    plain = replace(session, drafter=Nothing())
+    plain = replace(session, drafter=Nothing(), auto=fresh(session.target))
     arms: dict[str, list[dict[str, Any]]] = {"plain": [], "speculative": []}
     sessions = {"plain": plain, "speculative": session}
     for warm in sessions.values():

@@ -11,12 +11,12 @@ import torch
 
 from cli import home, render, settings
 from cli.bench import machine
-from cli.build import open_drafter, open_session, versions
+from cli.build import fresh, open_drafter, open_session, versions
 from cli.convert import chosen_layout
 from cli.forecast import arithmetic, sample
 from cli.interrupt import Interrupt
 from cli.models import BUNDLED, ModelOptions
-from cli.options import Budget
+from cli.options import AUTO
 from cli.passes import Arm, Pass, arm, passes
 from cli.session import AnswerOptions, Session
 from cli.shape_table import table
@@ -26,13 +26,14 @@ from offload.disk import read_rate
 from offload.machine import Machine, measure
 from offload.measured import Measured
 from offload.plan import Placement
-from offload.predict import free_nodes, predict
+from offload.predict import predict
 from offload.shadow import Shadow
 from offload.store import Store
 from specexec.drafters.grow import Nothing
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
 from specexec.kv.dense import DenseCache
+from specexec.roles import Drafter
 from specexec.sampling import Sampling
 
 CONTEXT = 1024  # what the bundled pair learnt
@@ -84,12 +85,14 @@ class _Bench:
         self.pinned = sum(sizes) - sum(away)
 
     def run(self, large: Shaped, store: Store, texts: Sequence[str]) -> dict[str, Any]:
-        timed = self._passes()
-        chosen = self._chosen()  # by the rates found meanwhile
-        arms = {name: arm(replace(self.session, drafter=drafter), replace(chosen, max_tokens=self._tokens(name)), texts)
-                for name, drafter in self._drafters().items()}
+        chosen, timed = self._chosen(), self._passes()
+        arms = {name: self._arm(name, drafter, chosen, texts) for name, drafter in self._drafters().items()}
         own = arm(self._shadow(Shadow(large.expansion, store)), chosen, texts)
         return self._result(large, chosen, timed, arms, own)
+
+    def _arm(self, name: str, drafter: Drafter, chosen: AnswerOptions, texts: Sequence[str]) -> Arm:
+        session = replace(self.session, drafter=drafter, auto=fresh(self.session.target))
+        return arm(session, replace(chosen, max_tokens=self._tokens(name)), texts)
 
     def _passes(self) -> list[Pass]:
         """Beside what the disk gives between them: neighbours come and go."""
@@ -105,16 +108,13 @@ class _Bench:
 
     def _chosen(self) -> AnswerOptions:
         given = {**self.given, "seed": self.given["seed"] or 0, "max_tokens": self._tokens("")}
-        chosen = settings.answer_options(given, Sampling(temperature=0))
-        if settings.was_given("budget"):
-            return chosen
-        return replace(chosen, budget=max(1, free_nodes(self.subject.of, self.placed, self.found, Budget.LARGEST)))
+        return settings.answer_options(given, Sampling(temperature=0))
 
     def _tokens(self, name: str) -> int:
         tokens = int(self.given["max_tokens"]) if settings.was_given("max_tokens") else 64
         return -(-tokens // FEWER) if name == PLAIN else tokens
 
-    def _drafters(self) -> dict[str, Any]:
+    def _drafters(self) -> dict[str, Drafter]:
         own = {} if self.options.drafts[0] == BUNDLED else {SHAPED: self.session.drafter}
         return {PLAIN: Nothing(), **own, "bundled draft": open_drafter((BUNDLED, "lookup"), self.options, self.session)}
 
@@ -122,7 +122,7 @@ class _Bench:
         config, of = admit(held.config), self.session.target
         cache = DenseCache(config.num_hidden_layers)
         engine = TorchEngine(config, held, cache, of.limits.vocabulary, torch.device("cpu"), torch.float32, context=CONTEXT)
-        return replace(self.session, target=engine, drafter=Nothing(), streamer=None)
+        return replace(self.session, target=engine, drafter=Nothing(), auto=fresh(engine), streamer=None)
 
     def _result(
         self, large: Shaped, chosen: AnswerOptions, timed: Sequence[Pass], arms: Mapping[str, Arm], own: Arm
@@ -132,7 +132,7 @@ class _Bench:
         return {
             "machine": machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,
             "shape": large.expansion.title, "format": large.kind, "exact": large.exact, "activations": self.options.activations,
-            "budget": chosen.budget, "read_bytes_per_second": self.found.disk, "pinned_bytes": self.pinned,
+            "budget": chosen.budget or AUTO, "read_bytes_per_second": self.found.disk, "pinned_bytes": self.pinned,
             "streamed_bytes": self.placed.streamed, "layers_in_memory": self.placed.pinned,
             "passes": [one.figures() for one in timed], "arms": figures,
             "ratio": {name: found["tokens_per_second"] / plain for name, found in figures.items() if name != PLAIN},

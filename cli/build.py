@@ -6,19 +6,21 @@ from dataclasses import replace
 import torch
 
 from cli.codec import Codec
-from cli.engines import Making, store_device
+from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import draft_bytes
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.options import Nodes
 from cli.session import Session
 from offload.store import Store
 from offload.stream import Streaming
+from specexec.budget import Auto
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild
-from specexec.engines.device import SMALL, choose_device, choose_threads
+from specexec.engines.device import choose_device, choose_threads
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
@@ -38,7 +40,12 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
     streamer = engine.source if isinstance(engine.source, Streaming) else None
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, streamer)
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), streamer)
+
+
+def fresh(engine: Engine) -> Auto:
+    """What knows nothing yet of the best budget."""
+    return Auto(min(Nodes.LARGEST, engine.limits.tree - 1))
 
 
 def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) -> Drafter:
@@ -75,11 +82,11 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
         return [Wild(target.limits.vocabulary)]
     model = opened(find(name, "draft"))
     fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
-    quant = options.quant if parameters(model) >= SMALL else None  # below, it would cost tokens and save nothing
     everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
     context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
-    alone = replace(options, model=name, quant=quant, context=context, ram=everything, vram=everything if on_gpu else None)
+    alone = replace(options, model=name, quant=draft_quant(options), context=context, ram=everything,
+                    vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt)
     return [ModelExpander(draft, fitting)]
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import click
 
+AUTO = "auto"
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 FOREIGN = {  # other tools' options, and what does their work here
@@ -68,16 +69,15 @@ class Number(click.FloatRange):
         return number
 
 
-class Budget(click.ParamType[int]):
+class Nodes(click.ParamType["int | str"]):
     """A number of nodes, or auto."""
 
     name = "auto|N"
-    AUTO = 64  # until the budget is found from measured costs
     LARGEST = 1024
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "auto":
-            return self.AUTO
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == AUTO:
+            return AUTO
         try:
             nodes = int(value)
         except ValueError:
@@ -120,8 +120,8 @@ model_options = _all(
     _option("-m", "--model", aliases=("--target",), default="bundled", show_default=True, metavar="NAME",
             help="Model folder, or bundled."),
     draft_option,
-    _option("--budget", aliases=("--draft-max", "--num-draft-tokens"), type=Budget(), default="auto", show_default=True,
-            help="Nodes of the draft tree that one pass of the model checks."),
+    _option("--budget", aliases=("--draft-max", "--num-draft-tokens"), type=Nodes(), default=AUTO, show_default=True,
+            help="Nodes of the draft tree that one pass of the model checks; auto finds what is fastest."),
     context_option,
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
@@ -151,6 +151,7 @@ answer_options = _all(
     _option("--stop", multiple=True, metavar="TEXT", help="Ends the answer before this text; repeatable."),
     _option("-s", "--system", aliases=("--system-prompt",), metavar="TEXT", help="System prompt; @FILE reads a file."),
     _option("--raw", is_flag=True, help="Use no chat template."),
+    _option("-v", "--verbose", is_flag=True, help="Three lines on how much was drafted, and why."),
     _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
     quiet_option,
 )

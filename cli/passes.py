@@ -60,12 +60,14 @@ class Arm:
     seconds: float
     tokens: int
     passes: int
+    drafted: int
     draft_seconds: float
     streamed: int
 
     def figures(self) -> dict[str, float]:
         return {"tokens_per_second": self.tokens / self.seconds, "tokens_per_pass": self.tokens / self.passes,
-                "pass_seconds": self.seconds / self.passes, "draft_seconds": self.draft_seconds / self.passes,
+                "drafted": self.drafted / self.passes, "pass_seconds": self.seconds / self.passes,
+                "draft_seconds": self.draft_seconds / self.passes,
                 "streamed_bytes": self.streamed / self.passes, "bytes_per_second": self.streamed / self.seconds}
 
     def agrees(self, other: "Arm") -> int:
@@ -82,4 +84,5 @@ def arm(session: Session, chosen: AnswerOptions, texts: Sequence[str]) -> Arm:
     runs = [answer(session, chosen, text) for text in texts]
     reports = [run["report"] for run in runs]
     return Arm([run["ids"] for run in runs], sum(run["seconds"] for run in runs), sum(r.tokens for r in reports),
-               sum(r.passes for r in reports), sum(r.draft_seconds for r in reports), sum(run["streamed"] for run in runs))
+               sum(r.passes for r in reports), sum(r.drafted for r in reports),
+               sum(r.draft_seconds for r in reports), sum(run["streamed"] for run in runs))

@@ -8,22 +8,23 @@ from cli.codec import Codec
 from cli.interrupt import Interrupt
 from offload.stream import Streaming
 from specexec.answer import Answer, Endings
+from specexec.budget import Auto, Fixed
 from specexec.decode import decode
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import Interrupted
 from specexec.noise import Noise
 from specexec.report import Report
-from specexec.roles import Drafter, Worth
+from specexec.roles import Budget, Drafter
 from specexec.sampling import Sampling
 
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """seed and number fix the noise; budget: nodes of a tree."""
+    """seed and number fix the noise; budget: nodes of a tree, None for what turns out to be fastest."""
 
     sampling: Sampling
     seed: int
-    budget: int
+    budget: int | None = None
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
 
@@ -46,6 +47,7 @@ class Session:
     eos: frozenset[int]
     sampling: Sampling  # the model's own defaults
     interrupt: Interrupt
+    auto: Auto  # what was learnt of the best budget
     streamer: Streaming | None = None  # of the target's weights
 
     @property
@@ -60,7 +62,7 @@ class Session:
         """Yields text as it is accepted; Ctrl-C ends the answer within one layer of a pass, and so does what is raised."""
         noise = Noise(options.seed, number, len(prompt), self.target.limits.vocabulary,
                       silent=options.sampling.temperature == 0, device=self.target.device)
-        steps = decode(self.target, self.drafter, Worth(options.budget), options.sampling, noise, prompt, made.answer)
+        steps = decode(self.target, self.drafter, self._budget(options), options.sampling, noise, prompt, made.answer)
         began, before = time.perf_counter(), self._streamed_bytes
         with self.interrupt.listening():
             try:
@@ -74,6 +76,9 @@ class Session:
                 yield made.answer.close("failed")
                 raise
         made.seconds, made.streamed_bytes = time.perf_counter() - began, self._streamed_bytes - before
+
+    def _budget(self, options: AnswerOptions) -> Budget:
+        return self.auto if options.budget is None else Fixed(options.budget)
 
     @property
     def remarks(self) -> Iterator[str]:

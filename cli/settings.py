@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from cli.models import TREE, ModelOptions
+from cli.options import AUTO
 from cli.question import read_text
 from cli.session import AnswerOptions
 from specexec.engines.device import choose_device
@@ -22,7 +23,7 @@ SAMPLING = tuple(field.name for field in fields(Sampling))
 def model_options(given: Mapping[str, Any]) -> ModelOptions:
     return ModelOptions(given["model"], tuple(given["draft"]), given["device"], given["dtype"], given["ctx_size"],
                         given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"],
-                        max(TREE, given["budget"] + 1))
+                        max(TREE, (_nodes(given) or 0) + 1))
 
 
 def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOptions:
@@ -32,7 +33,12 @@ def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOption
     stops = tuple(given.get("stop", ()))
     if "" in stops:
         raise click.BadParameter("an empty text would end every answer.", param_hint="--stop")
-    return AnswerOptions(replace(defaults, **chosen), seed, given["budget"], given.get("max_tokens"), stops)
+    return AnswerOptions(replace(defaults, **chosen), seed, _nodes(given), given.get("max_tokens"), stops)
+
+
+def _nodes(given: Mapping[str, Any]) -> int | None:
+    """None: auto."""
+    return None if given["budget"] == AUTO else int(given["budget"])
 
 
 def was_given(name: str) -> bool:

@@ -25,17 +25,18 @@ def _passes(of: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _arms(of: Mapping[str, Any]) -> Iterator[str]:
-    yield "| decoding | tokens/s | against plain | tokens a pass | s a pass | of it drafting | GB/s |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield "| decoding | tokens/s | against plain | tokens a pass | nodes a pass | s a pass | of it drafting | GB/s |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for name, one in of["arms"].items():
         ratio = of["ratio"].get(name, 1.0)
         yield (f"| {name} | {one['tokens_per_second']:.2f} | {ratio:.1f} x | {one['tokens_per_pass']:.2f} | "
+               f"{one['drafted']:.0f} | "
                f"{one['pass_seconds']:.2f} | {one['draft_seconds']:.2f} | {one['bytes_per_second'] / GB:.2f} |")
 
 
 def _notes(of: Mapping[str, Any]) -> Iterator[str]:
     rates = ", ".join(f"{rate:.2f} at {tokens}" for tokens, rate in of["predicted"].items())
-    yield f"budget {of['budget']} nodes; tokens/s with a draft that brings so many tokens a pass: {rates}"
+    yield f"budget {of['budget']}; tokens/s with a draft that brings so many tokens a pass: {rates}"
     yield "tokens a pass are the small bundled pair's: another pair and another text bring others"
     kept = "exactly" if of["exact"] else "to rounding"
     yield f"the shape keeps the small model's numbers {kept}; {of['shadow_tokens']} of {of['tokens']} tokens are its shadow's"

@@ -32,12 +32,6 @@ def predict(of: Footprint, placed: Placement, machine: Machine, n: int) -> Predi
     return Prediction(placed.streamed / machine.disk, arithmetic(of.multiplied, machine.products, n))
 
 
-def free_nodes(of: Footprint, placed: Placement, machine: Machine, most: int) -> int:
-    """How many guesses a pass checks in the time that it takes without them."""
-    alone = predict(of, placed, machine, 1).seconds
-    return max(n for n in range(most + 1) if predict(of, placed, machine, n + 1).seconds <= alone)
-
-
 def arithmetic(weights: int, products: Mapping[int, float], n: int) -> float:
     """Seconds in which n tokens are multiplied with so many weights.
 

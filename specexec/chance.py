@@ -4,38 +4,46 @@ At most one child of a node holds the pick: siblings share one conditional logit
 Picks at nodes that the walk did not reach would teach too little trust: off the target's own path drafts agree less.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from specexec.online import OnlineNewton, Vector
 
 UNSURE = 0.02  # the least share that siblings leave to all other tokens
 SMALLEST, DEEPEST = -9.0, -8.0  # logs of beliefs below which nothing more is told apart
 TRUST = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # the source's own belief
+FEATURES = len(TRUST)
 
 
-@dataclass(frozen=True)
-class Edge:
-    """What is known about a node, given that its parent is reached."""
+@dataclass(frozen=True, eq=False)
+class Families:
+    """Nodes that were proposed, the children of one parent together.
 
-    source: str
-    score: float  # log of the source's belief in this edge
-    depth: int
-    parent_score: float  # log of the belief that the parent is reached
+    sources[k]: what proposed them. x[k, FEATURES]: what is known about a node, given that its parent is reached. first: of
+    each family, its first node. family[k]: number of each node's.
+    """
 
+    sources: Sequence[str]
+    x: Vector
+    first: npt.NDArray[np.int64]
+    family: npt.NDArray[np.int64]
 
-Family = Sequence[Edge]  # all children of one node
-
-
-def features(family: Family) -> Vector:
-    """[k, 6] of a node's k children."""
-    belief = np.array([max(edge.score, SMALLEST) for edge in family])
-    others = np.log(np.clip(1.0 - np.exp(belief).sum(), UNSURE, 1.0))
-    depth, above = np.log1p(family[0].depth), max(family[0].parent_score, DEEPEST)
-    same = np.tile([1.0, -others, depth, above], (len(family), 1))
-    return np.column_stack((same[:, 0], belief, same[:, 1:], belief**2 / 8))
+    @classmethod
+    def of(
+        cls, sources: Sequence[str], parents: Sequence[int], edge: Sequence[float], depth: Sequence[int],
+        parent_score: Sequence[float],
+    ) -> "Families":
+        """parents[k]: equal ones lie together. edge: logs of the source's belief in each; parent_score: in its parent."""
+        starts = np.diff(parents, prepend=-1) != 0
+        first, family = np.flatnonzero(starts), np.cumsum(starts) - 1
+        belief = np.maximum(edge, SMALLEST)
+        others = np.log(np.clip(1.0 - np.add.reduceat(np.exp(belief), first), UNSURE, 1.0))[family]
+        above = np.maximum(parent_score, DEEPEST)
+        x = np.column_stack((np.ones(len(belief)), belief, -others, np.log1p(depth), above, belief**2 / 8))
+        return cls(sources, x, first, family)
 
 
 class Chance:
@@ -47,27 +55,23 @@ class Chance:
     def _fit(self, source: str) -> OnlineNewton:
         return self._fits.setdefault(source, OnlineNewton(TRUST, prior=1.0))
 
-    def of(self, family: Family) -> Vector:
-        """P(the target's pick at the parent is this node's token) of each of the siblings."""
-        return self._shares(family, features(family))
+    def of(self, families: Families) -> Vector:
+        """P(the target's pick at the parent is this node's token) of each node."""
+        weights = {source: self._fit(source).weights for source in set(families.sources)}
+        z = (np.stack([weights[source] for source in families.sources]) * families.x).sum(1)
+        top = np.maximum(np.maximum.reduceat(z, families.first), 0.0)
+        shares = np.exp(z - top[families.family])
+        whole = np.exp(-top) + np.add.reduceat(shares, families.first)
+        return shares / whole[families.family]  # type: ignore[no-any-return]
 
-    def _shares(self, family: Family, x: Vector) -> Vector:
-        z = (np.stack([self._fit(edge.source).weights for edge in family]) * x).sum(1)
-        top = max(0.0, float(z.max()))
-        weights = np.exp(z - top)
-        return weights / (np.exp(-top) + weights.sum())  # type: ignore[no-any-return]
-
-    def learn(self, seen: Iterable[tuple[Family, Sequence[bool]]]) -> None:
-        """(family, hits) of every node that the walk reached and that has children."""
-        sums: dict[str, tuple[Vector, Vector]] = {}
-        for family, hits in seen:
-            x = features(family)
-            off, p = np.array(hits, dtype=np.float64), self._shares(family, x)
-            for source in {edge.source for edge in family}:
-                own = np.array([edge.source == source for edge in family])
-                gradient, curvature = sums.get(source, (np.zeros(6), np.zeros((6, 6))))
-                mean = p[own] @ x[own]
-                spread = (x[own] * p[own, None]).T @ x[own] - np.outer(mean, mean)
-                sums[source] = gradient + (off - p)[own] @ x[own], curvature + spread
-        for source, (gradient, curvature) in sums.items():
+    def learn(self, families: Families, hits: Sequence[bool]) -> None:
+        """Of every node that the walk reached and that has children: hits[k], whether each of these held the pick."""
+        off, p, x = np.array(hits, dtype=np.float64), self.of(families), families.x
+        steps = {}
+        for source in set(families.sources):
+            own = np.array([one == source for one in families.sources])
+            weighed = x * (p * own)[:, None]
+            means = np.add.reduceat(weighed, families.first)
+            steps[source] = ((off - p) * own) @ x, weighed.T @ x - means.T @ means
+        for source, (gradient, curvature) in steps.items():
             self._fit(source).step(gradient, curvature)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from specexec.answer import Answer
 from specexec.noise import Noise
-from specexec.roles import Drafter, Engine, Worth
+from specexec.roles import Budget, Drafter, Engine, Pass
 from specexec.sampling import Penalties, Sampling
 from specexec.tree import DraftTree
 from specexec.verify import Picks, Verdict, verify
@@ -24,14 +24,15 @@ class Step:
 
 
 def decode(
-    target: Engine, drafter: Drafter, worth: Worth, sampling: Sampling, noise: Noise, prompt: Sequence[int], answer: Answer
+    target: Engine, drafter: Drafter, budget: Budget, sampling: Sampling, noise: Noise, prompt: Sequence[int], answer: Answer
 ) -> Iterator[Step]:
     """Writes `answer`, a step a pass. Its text depends on target, sampling, noise and prompt alone."""
     while answer.stop_reason is None:
         context = [*prompt, *answer.ids]
         began = time.perf_counter()
         target.sync(context[:-1])  # the last token is pending: it is the tree's root
-        tree = drafter.draft(context, worth, sampling, noise)
+        missing = target.missing
+        tree = drafter.draft(context, budget.worth(missing), sampling, noise)
         drafted = time.perf_counter()
         picks = Picks(tree, len(context) - 1, sampling, noise, Penalties(sampling, prompt, answer.ids))
         with drafter.meanwhile(tree):
@@ -39,5 +40,6 @@ def decode(
         verdict = verify(tree, picks)
         evaluated = time.perf_counter()
         drafter.learn(tree, picks, verdict)
-        learned = time.perf_counter() - evaluated
-        yield Step(tree, verdict, answer.take(verdict.tokens), drafted - began + learned, evaluated - drafted)
+        text, ended = answer.take(verdict.tokens), time.perf_counter()
+        budget.learn(Pass(missing, len(tree), len(verdict.tokens), drafted - began, ended - drafted))
+        yield Step(tree, verdict, text, drafted - began + ended - evaluated, evaluated - drafted)

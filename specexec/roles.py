@@ -5,9 +5,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from specexec.noise import Noise
+from specexec.online import Vector
 from specexec.sampling import Sampling
 from specexec.tree import DraftTree
 from specexec.verify import Picks, Verdict
@@ -23,11 +25,29 @@ class Limits:
     vocabulary: int  # ids the tokenizer can produce; padded ones beyond are never shown to anybody
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Worth:
-    """What one more node is worth. Until costs are measured: a number of nodes, the root not counted; 0 is legal."""
+    """What nodes and seconds are worth.
+
+    budget: nodes at the most, the root not counted; 0 is legal. rate: tokens that a second must bring; 0: time is no object.
+    costs[n]: tokens that a pass with n nodes below the root must bring, n <= budget; None: all alike. spare: seconds that may
+    be spent on looking whether drafting pays, where it did not.
+    """
 
     budget: int
+    rate: float = 0.0
+    costs: Vector | None = None
+    spare: float = 0.0
+
+    def size(self, chances: Vector) -> int:
+        """How many of the best nodes to take, whose chances[<= budget] these are, best first."""
+        if self.costs is None:
+            return len(chances)
+        return int(np.argmax(np.concatenate(([0.0], np.cumsum(chances))) - self.costs[: len(chances) + 1]))
+
+    def price(self, size: int) -> float:
+        """Tokens that one more node must bring in a tree of `size`."""
+        return 0.0 if self.costs is None or size >= self.budget else float(self.costs[size + 1] - self.costs[size])
 
 
 class WeightSource(Protocol):
@@ -52,6 +72,10 @@ class Engine(Protocol):
     @property
     def limits(self) -> Limits: ...
 
+    @property
+    def missing(self) -> int:
+        """Tokens that the next forward has to evaluate above node 0."""
+
     def sync(self, tokens: Sequence[int]) -> None:
         """The cache is to hold exactly `tokens`. Remembers that; evaluates nothing."""
 
@@ -61,6 +85,27 @@ class Engine(Protocol):
         Nodes before `first` lie in the cache from an earlier call. Raises ContextFull, and Interrupted between layers; the
         cache then holds a prefix of the synced tokens and nothing of the failed pass, and the call can be made again.
         """
+
+
+class Budget(Protocol):
+    """Says what nodes are worth, and learns what they cost."""
+
+    def worth(self, missing: int) -> Worth:
+        """For the next pass, which evaluates so many tokens above node 0."""
+
+    def learn(self, pass_: "Pass") -> None:
+        """What a pass was like."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """missing, nodes: tokens that were evaluated above node 0, and the tree's, node 0 included. tokens: that it brought."""
+
+    missing: int
+    nodes: int
+    tokens: int
+    draft_seconds: float
+    seconds: float  # all others, from one pass to the next
 
 
 class Drafter(Protocol):

@@ -3,23 +3,25 @@
 The tree is exactly the best nodes seen: a draft pass looks below the best ones nobody looked below, all together.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from specexec.chance import Chance, Edge, Family
-from specexec.drafters.growing import Expander, Growing, Lesson, Proposal
-from specexec.drafters.model import SOURCE as MODEL
+from specexec.chance import Chance, Families
+from specexec.drafters.crew import SHARES, Crew
+from specexec.drafters.growing import Expander, Growing, Lesson
 from specexec.drafters.setting import Setting
 from specexec.noise import Noise
+from specexec.online import Vector
 from specexec.roles import Worth
 from specexec.sampling import Penalties, Sampling
 from specexec.tree import DraftTree
 from specexec.verify import Picks, Verdict
 
 LEAST_BEAM = 4
-WORTH_LOOKING = 0.02  # tokens a draft pass must be able to add
+ROOM, LEAST_ROOM = 2, 32  # nodes kept for each that is worth it now, and beside them: more may become so
 
 
 class Grow:
@@ -27,45 +29,89 @@ class Grow:
 
     def __init__(self, expanders: Sequence[Expander], context: int) -> None:
         self.expanders, self.context, self.chance = expanders, context, Chance()
+        self.crews = _crews(expanders)
         self._growing = Growing(0, 0, 0)
         self._chosen: list[int] = [0]
         self._before: int | None = None
 
     def draft(self, context: Sequence[int], worth: Worth, sampling: Sampling, noise: Noise) -> DraftTree:
-        prompt = noise.origin
-        penalties = Penalties(sampling, context[:prompt], context[prompt:])
-        self._before = context[-2] if len(context) > 1 else None
-        self._growing = Growing(context[-1], worth.budget, self.context - len(context))
+        self._growing, self._chosen = Growing(context[-1], worth.budget, self.context - len(context)), [0]
         if worth.budget:
-            self._grow(Setting(context, sampling, noise, penalties, worth.budget))
-        self._chosen = self._growing.chosen()
+            self._before = context[-2] if len(context) > 1 else None
+            penalties = Penalties(sampling, context[: noise.origin], context[noise.origin :])
+            self._grow(Setting(context, sampling, noise, penalties, worth.budget), worth)
+            ranked = self._growing.ranked()
+            self._chosen += sorted(ranked[: worth.size(self._chances(ranked))])
         return self._tree()
 
     def learn(self, tree: DraftTree, picks: Picks, verdict: Verdict) -> None:
+        if not self._growing.budget:
+            return
+        for crew in self.crews:
+            crew.learn()
         lessons = [self._lesson(i, node, picks) for i, node in enumerate(self._chosen)]
         for expander in self.expanders:
             expander.learn(lessons)
-        self.chance.learn(self._reached(tree, picks, verdict))
+        grown, reached = self._growing, {self._chosen[i]: picks.tokens[i] for i in verdict.path}
+        if nodes := [node for node in range(1, len(grown.tokens)) if grown.parents[node] in reached]:
+            self.chance.learn(self._families(nodes), [grown.tokens[node] == reached[grown.parents[node]] for node in nodes])
 
     @contextmanager
     def meanwhile(self, tree: DraftTree) -> Iterator[None]:
         yield
 
-    def _grow(self, setting: Setting) -> None:
-        tree, beam = self._growing, max(LEAST_BEAM, setting.budget // 4)
+    def _grow(self, setting: Setting, worth: Worth) -> None:
         for expander in self.expanders:
             expander.begin(setting)
-        while nodes := tree.best_waiting(beam):
-            if sum(np.exp(tree.score[node]) for node in nodes) < WORTH_LOOKING:
-                break
-            tree.offer(self._proposals(tree, nodes))
+        for crew in self.crews:
+            while self._look(crew, worth):
+                pass
 
-    def _proposals(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
-        found: list[Proposal] = []
-        for expander in self.expanders:
-            seen = {made.parent for made in found if made.source == MODEL} if expander.yields else set()
-            found += expander.expand(tree, [node for node in nodes if node not in seen])
-        return found
+    def _look(self, crew: Crew, worth: Worth) -> bool:
+        """Below the nodes where that is worth its time; False where it is not below any."""
+        began, missing = time.perf_counter(), crew.missing
+        nodes = self._beam(crew, worth)
+        if nodes:
+            new = self._growing.offer(crew.look(self._growing, nodes))
+            children = self._appraise(new)
+            crew.looked(len(nodes) + missing, time.perf_counter() - began, self._chances(nodes).sum(), children)
+        return bool(nodes)
+
+    def _beam(self, crew: Crew, worth: Worth) -> list[int]:
+        """The nodes to look below next."""
+        tree, price = self._growing, 0.0
+        if worth.costs is not None:
+            size = worth.size(np.sort(tree.chance[1:])[::-1][: worth.budget])
+            price = worth.price(size)
+            tree.keep(ROOM * size + LEAST_ROOM)
+        waiting = tree.best_waiting(max(LEAST_BEAM, worth.budget // 4))
+        count = crew.worthwhile(self._chances(waiting), price, worth)
+        if not count and waiting == [0] and crew.seconds(1) <= worth.spare:
+            count = 1
+        tree.put_back(waiting[count:])
+        return waiting[:count]
+
+    def _appraise(self, new: range) -> Vector:
+        """Says the chances of new nodes. The sums of those of best, second best, ... siblings."""
+        tree, ranks = self._growing, np.zeros(len(SHARES))
+        if new:
+            families = self._families(new)
+            above = np.array([tree.chance[tree.parents[node]] for node in new])
+            chances = above * self.chance.of(families)
+            tree.chance += chances.tolist()
+            order = np.lexsort((-chances, families.family))
+            rank = np.arange(len(new)) - families.first[families.family[order]]
+            ranks += np.bincount(np.minimum(rank, len(ranks)), chances[order], len(ranks) + 1)[: len(ranks)]
+        return ranks
+
+    def _chances(self, nodes: Sequence[int]) -> Vector:
+        return np.array([self._growing.chance[node] for node in nodes])
+
+    def _families(self, nodes: Sequence[int]) -> Families:
+        grown = self._growing
+        parents = [grown.parents[node] for node in nodes]
+        return Families.of([grown.source[node] for node in nodes], parents, [grown.edge[node] for node in nodes],
+                           [grown.depth[node] for node in nodes], [grown.score[parent] for parent in parents])
 
     def _tree(self) -> DraftTree:
         grown, place = self._growing, {node: i for i, node in enumerate(self._chosen)}
@@ -74,25 +120,8 @@ class Grow:
             tuple(place.get(grown.parents[node], -1) for node in self._chosen),
             tuple(grown.score[node] for node in self._chosen),
             tuple(grown.source[node] for node in self._chosen),
-            tuple(self._chances([place.get(grown.parents[node], -1) for node in self._chosen])),
+            tuple(grown.chance[node] for node in self._chosen),
         )
-
-    def _chances(self, parents: Sequence[int]) -> list[float]:
-        """P(the walk comes this far) of each chosen node, whose parents, among the chosen, come first."""
-        chances, below = [1.0] * len(parents), _below(parents)
-        for parent in sorted(below):
-            for child, share in zip(below[parent], self.chance.of(self._family(below[parent])), strict=True):
-                chances[child] = chances[parent] * float(share)
-        return chances
-
-    def _family(self, siblings: Sequence[int]) -> Family:
-        grown, nodes = self._growing, [self._chosen[i] for i in siblings]
-        return [Edge(grown.source[n], grown.edge[n], grown.depth[n], grown.score[grown.parents[n]]) for n in nodes]
-
-    def _reached(self, tree: DraftTree, picks: Picks, verdict: Verdict) -> Iterator[tuple[Family, list[bool]]]:
-        for node in verdict.path:
-            if siblings := list(tree.children(node).values()):
-                yield self._family(siblings), [tree.tokens[i] == picks.tokens[node] for i in siblings]
 
     def _lesson(self, i: int, node: int, picks: Picks) -> Lesson:
         grown = self._growing
@@ -102,13 +131,12 @@ class Grow:
         return Lesson(node, previous, grown.tokens[node], picks.tokens[i], weight, picks.top_ids[i], log_p)
 
 
-def _below(parents: Sequence[int]) -> dict[int, list[int]]:
-    """{node: its children} of the nodes that have any."""
-    below: dict[int, list[int]] = {}
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            below.setdefault(parent, []).append(node)
-    return below
+def _crews(expanders: Sequence[Expander]) -> list[Crew]:
+    """Those with a model first; below what they leave, all the others."""
+    others = Crew([expander for expander in expanders if not expander.models])
+    if len(others.expanders) == len(expanders):
+        return [others]
+    return [Crew([expander for expander in expanders if not expander.yields]), others]
 
 
 class Nothing:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from specexec.drafters.setting import Setting
 from specexec.tree import ROOT
 
@@ -24,13 +26,20 @@ class Growing:
         self.budget, self.deepest = budget, deepest
         self.tokens, self.parents, self.source = [root], [ROOT], ["root"]
         self.score, self.edge, self.depth = [0.0], [0.0], [0]
+        self.chance = [1.0]  # that the walk comes to a node: whoever offers nodes says it
+        self.least = -float("inf")  # of the scores that nodes are still kept for
         self._best: list[float] = []  # the `budget` best scores, smallest first
         self._waiting = [(0.0, 0)]  # (-score, node) not looked below yet
 
     @property
     def floor(self) -> float:
         """A score that a new node must beat."""
-        return self._best[0] if len(self._best) == self.budget else -float("inf")
+        return max(self.least, self._best[0]) if len(self._best) == self.budget else self.least
+
+    def keep(self, count: int) -> None:
+        """From now on none that is worse than the `count` best there are."""
+        if len(self.score) > count:
+            self.least = float(np.partition(self.score, -count)[-count])
 
     def best_waiting(self, count: int) -> list[int]:
         """Takes the best nodes nobody has looked below, at most `count`, of those still among the best."""
@@ -41,15 +50,22 @@ class Growing:
                 taken.append(node)
         return taken
 
-    def offer(self, proposals: Iterable[Proposal]) -> None:
-        """Keeps the proposals that are among the best; of equal siblings the higher score."""
+    def put_back(self, nodes: Iterable[int]) -> None:
+        """Nodes that were taken and not looked below."""
+        for node in nodes:
+            heapq.heappush(self._waiting, (-self.score[node], node))
+
+    def offer(self, proposals: Iterable[Proposal]) -> range:
+        """Keeps the proposals that are among the best; of equal siblings the higher score. The new nodes, siblings together."""
         unique: dict[tuple[int, int], Proposal] = {}
         for found in proposals:
             key = found.parent, found.token
             if key not in unique or found.score > unique[key].score:
                 unique[key] = found
-        for found in unique.values():
+        first = len(self.tokens)
+        for found in sorted(unique.values(), key=lambda found: found.parent):
             self._add(found)
+        return range(first, len(self.tokens))
 
     def _add(self, found: Proposal) -> None:
         score = self.score[found.parent] + min(found.score, 0.0)
@@ -66,10 +82,9 @@ class Growing:
         self.edge.append(min(found.score, 0.0))
         self.depth.append(self.depth[found.parent] + 1)
 
-    def chosen(self) -> list[int]:
-        """Node 0 and the `budget` best others, in the order they were seen."""
-        ranked = sorted(range(1, len(self.tokens)), key=lambda node: (-self.score[node], node))
-        return [0, *sorted(ranked[: self.budget])]
+    def ranked(self) -> list[int]:
+        """The `budget` best nodes but node 0, best first: each comes after its parent."""
+        return sorted(range(1, len(self.tokens)), key=lambda node: (-self.score[node], node))[: self.budget]
 
     def path(self, node: int) -> list[int]:
         """The tokens below the root down to `node`'s."""
@@ -83,10 +98,15 @@ class Growing:
 class Expander(Protocol):
     """A source of guesses: says what may come below a node.
 
-    yields: it is not asked below nodes that an earlier source of the list has proposals for from a model.
+    models: whether it runs one. yields: it is asked only below nodes that no model was asked below. missing: tokens that it
+    will have to catch up with before it can propose anything.
     """
 
+    models: bool
     yields: bool
+
+    @property
+    def missing(self) -> int: ...
 
     def begin(self, setting: Setting) -> None:
         """A new tree starts."""

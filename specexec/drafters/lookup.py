@@ -23,7 +23,7 @@ REMEMBERED = 1 << 16  # pairs of tokens
 class Chains:
     """Implements Expander: continuations of the longest suffix that occurred before."""
 
-    source, yields = "chain", False
+    source, models, yields, missing = "chain", False, False, 0
 
     def __init__(self) -> None:
         self.automaton = SuffixAutomaton()
@@ -78,7 +78,7 @@ def _knowing(log_p: Vector, noise: Vector) -> Vector:
 class Recycled:
     """Implements Expander: the target's top tokens after the same two tokens, else after the same one."""
 
-    source, yields = "recycled", True  # beside a model it took nodes from better guesses: measured
+    source, models, yields, missing = "recycled", False, True, 0  # beside a model it took nodes from better guesses: measured
 
     def __init__(self) -> None:
         self.belief = Belief()

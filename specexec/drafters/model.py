@@ -20,7 +20,7 @@ WIDTH = 32  # children looked at below a node
 class ModelExpander:
     """Implements Expander with an engine whose cache follows the target's context."""
 
-    yields = False
+    models, yields = True, False
 
     def __init__(self, engine: Engine, vocabulary: Vocabulary) -> None:
         self.engine, self.vocabulary, self.belief = engine, vocabulary, Belief()
@@ -31,6 +31,10 @@ class ModelExpander:
         self.setting = setting
         self._rows, self._candidates = {}, {}
         self.engine.sync([self.vocabulary.to_draft(token) for token in setting.context[:-1]])
+
+    @property
+    def missing(self) -> int:
+        return 0 if self._rows else self.engine.missing
 
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
         fitting = [node for node in nodes if self._fits(tree, node)][: self.engine.limits.tree - len(self._rows)]

@@ -9,7 +9,7 @@ from specexec.drafters.setting import Setting
 class Wild:
     """Implements Expander with random tokens. They never change the text, only the time it takes."""
 
-    source, yields = "random", False
+    source, models, yields, missing = "random", False, False, 0
 
     def __init__(self, vocabulary: int, seed: int = 0) -> None:
         self.vocabulary, self._random = vocabulary, random.Random(seed)

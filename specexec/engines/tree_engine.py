@@ -41,6 +41,12 @@ class TreeEngine(ABC):
     def limits(self) -> Limits:
         return self._limits
 
+    @property
+    def missing(self) -> int:
+        kept = _common(self.cache.tokens, self._tokens)
+        left = self._tokens[kept:]
+        return len(left) - (len(self.cache.branches.walk(left)) if kept == self.cache.length else 0)
+
     def sync(self, tokens: Sequence[int]) -> None:
         self._tokens = list(tokens)
 

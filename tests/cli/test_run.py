@@ -31,7 +31,8 @@ def test_the_object_of_json_is_whole(specexec: Specexec) -> None:
     assert ran.code == 0
     assert found.keys() == FIGURES
     assert found["tokens"] == len(found["token_ids"]) == 20
-    assert (found["seed"], found["stop_reason"], found["budget"]) == (7, "max_tokens", 64)
+    assert (found["seed"], found["stop_reason"]) == (7, "max_tokens")
+    assert found["budget"] <= found["drafted"]
 
 
 def test_json_and_text_are_the_same_answer(specexec: Specexec) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from specexec.answer import Answer, Endings
+from specexec.budget import Fixed as Always
 from specexec.decode import Step, decode
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.model import ModelExpander
@@ -34,6 +35,7 @@ class ToyEngine:
         self.table, self.limits = table, Limits(context, tree, VOCABULARY)
         self.calls: list[tuple[list[int], DraftTree, int]] = []
         self._tokens: Sequence[int] = ()
+        self.missing = 0
 
     def sync(self, tokens: Sequence[int]) -> None:
         self._tokens = tokens
@@ -109,7 +111,7 @@ def steps(
     """Writes `answer` after the prompt START."""
     sampling = sampling or Sampling()
     noise = Noise(seed, number, 1, VOCABULARY, silent=sampling.temperature == 0)
-    return list(decode(target, drafter, Worth(budget), sampling, noise, [START], answer))
+    return list(decode(target, drafter, Always(budget), sampling, noise, [START], answer))
 
 
 def model_drafter(model: ToyEngine, a: float = 1.0, b: float = 1.0) -> Grow:

@@ -190,7 +190,7 @@ def surprise(counts: Counts) -> float:
 class TableExpander:
     """Implements Expander from a table of log-probabilities, and a belief that it never changes."""
 
-    yields = False
+    models, yields, missing = True, False, 0
 
     def __init__(self, logits: torch.Tensor, a: float, b: float) -> None:
         self.log_q = (logits / SAMPLING.temperature).log_softmax(-1).double().numpy()

@@ -1,11 +1,13 @@
 """What drafters learn from the target's picks."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from specexec.chance import Chance, Edge
+from specexec.chance import Chance, Families
 from specexec.drafters.belief import SMALLEST, TYPICAL_NOISE, Belief, Candidates
 from specexec.online import OnlineNewton
 
@@ -102,6 +104,20 @@ def test_a_pick_that_was_not_looked_at_is_one_of_the_others(pick: int, row: int)
 # Chance
 
 
+@dataclass(frozen=True)
+class Edge:
+    source: str
+    score: float
+    depth: int
+    parent_score: float
+
+
+def families(of: Sequence[Sequence[Edge]]) -> Families:
+    edges = [edge for family in of for edge in family]
+    return Families.of([edge.source for edge in edges], [i for i, family in enumerate(of) for _ in family],
+                       [edge.score for edge in edges], [edge.depth for edge in edges], [edge.parent_score for edge in edges])
+
+
 def truth(edge: Edge) -> float:
     belief = math.exp(edge.score)
     return 1 / (1 + math.exp(0.8 - 0.6 * math.log(belief / (1 - belief)) - 0.3 * math.log1p(edge.depth)))
@@ -114,7 +130,7 @@ def edges(rng: np.random.Generator, count: int, source: str = "draft") -> list[E
 
 def alone(chance: Chance, edge: Edge) -> float:
     """The chance of a node without siblings."""
-    return float(chance.of([edge])[0])
+    return float(chance.of(families([[edge]]))[0])
 
 
 def test_a_new_source_is_believed() -> None:
@@ -129,17 +145,26 @@ def test_no_chance_is_certain(score: float) -> None:
 
 def test_siblings_share_one_chance() -> None:
     family = [Edge(source, math.log(0.7), 4, -2.0) for source in ("draft", "chain", "recycled")]
-    shares = Chance().of(family)
+    shares = Chance().of(families([family]))
     assert shares.sum() < 1
     assert shares == pytest.approx([shares[0]] * 3)
+
+
+def test_families_do_not_see_each_other() -> None:
+    rng, chance = np.random.default_rng(1), Chance()
+    chance.learn(families([edges(rng, 3), edges(rng, 1)]), [True, False, False, True])
+    some = [edges(rng, size, source) for size, source in ((3, "draft"), (1, "chain"), (2, "draft"))]
+    apart = np.concatenate([chance.of(families([family])) for family in some])
+    assert chance.of(families(some)) == pytest.approx(apart)
 
 
 def test_chances_become_calibrated() -> None:
     chance, rng = Chance(), np.random.default_rng(0)
     for _ in range(400):
-        chance.learn([([edge], [bool(rng.random() < truth(edge))]) for edge in edges(rng, 16)])
+        seen = edges(rng, 16)
+        chance.learn(families([[edge] for edge in seen]), [bool(rng.random() < truth(edge)) for edge in seen])
     fresh = edges(rng, 4_000)
-    said, true = np.array([alone(chance, edge) for edge in fresh]), np.array([truth(edge) for edge in fresh])
+    said, true = chance.of(families([[edge] for edge in fresh])), np.array([truth(edge) for edge in fresh])
     for low in np.arange(0, 1, 0.2):
         those = (said >= low) & (said < low + 0.2)
         if those.sum() > 100:
@@ -150,7 +175,7 @@ def test_chances_become_calibrated() -> None:
 def test_sources_are_calibrated_apart() -> None:
     chance, rng = Chance(), np.random.default_rng(0)
     for _ in range(100):
-        chance.learn([([edge], [False]) for edge in edges(rng, 8, "random")])
+        chance.learn(families([[edge] for edge in edges(rng, 8, "random")]), [False] * 8)
     assert alone(chance, Edge("random", math.log(0.5), 3, -1.0)) < 0.05
     assert alone(chance, Edge("draft", math.log(0.5), 3, -1.0)) == pytest.approx(0.5)
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import specexec.drafters.grow
+import specexec.drafters.crew
 from specexec.drafters.belief import SMALLEST, TYPICAL_NOISE
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Growing, Lesson, Proposal
@@ -79,7 +79,7 @@ def best(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Growth that looks below every node that may be among the best."""
-    monkeypatch.setattr(specexec.drafters.grow, "WORTH_LOOKING", 0.0)
+    monkeypatch.setattr(specexec.drafters.crew, "WORTH_LOOKING", 0.0)
 
 
 @pytest.mark.usefixtures("patient")
@@ -197,7 +197,8 @@ class OneRow:
     """Implements Engine: the same logits everywhere."""
 
     def __init__(self, row: torch.Tensor) -> None:
-        self.row, self.limits, self.asked = row, Limits(1_000, 1_000, len(row)), []  # type: ignore[var-annotated]
+        self.row, self.missing = row, 0
+        self.limits, self.asked = Limits(1_000, 1_000, len(row)), []  # type: ignore[var-annotated]
 
     def sync(self, tokens: Sequence[int]) -> None:
         self.asked.append(list(tokens))
@@ -241,7 +242,7 @@ def test_a_draft_with_other_ids_grows_the_same_tree() -> None:
 class Told:
     """Implements Expander: proposes below the root what it is told."""
 
-    yields = False
+    models, yields, missing = False, False, 0
 
     def __init__(self, source: str, *proposals: tuple[int, float]) -> None:
         self.proposals = [Proposal(0, token, score, source) for token, score in proposals]
@@ -295,7 +296,7 @@ def test_whatever_is_offered_the_best_offers_are_chosen(offered: list[tuple[int,
         place = [all_.path(node) for node in range(len(all_.tokens))].index(tree.path(below[0]))
         tree.offer([Proposal(*below, score, "test")])
         all_.offer([Proposal(place, token, score, "test")])
-    chosen = tree.chosen()
+    chosen = [0, *sorted(tree.ranked())]
     assert sorted(tree.score[node] for node in chosen[1:]) == sorted(all_.score[1:], reverse=True)[:budget][::-1]
     assert chosen == sorted(chosen)
     assert {tree.parents[node] for node in chosen[1:]} <= set(chosen)

@@ -1,0 +1,67 @@
+"""How much to draft: as much as brings the most tokens a second, by what passes turn out to cost and to bring."""
+
+import numpy as np
+
+from specexec.cost import Curve
+from specexec.roles import Pass, Worth
+
+FIRST = 32  # nodes of a tree when nothing is known about the machine
+HOPE = 1.0  # standard deviations by which a price that is not known yet is believed to be lower
+MEMORY = 0.9  # weight of all earlier passes in the rate when a new one comes
+IDLE = 3  # passes without a draft after which nothing looks for one
+SELDOM = 64  # of them, between two looks at the most
+SPARE = 0.005  # the share of time spent on looking again
+FEW = 16  # tokens above node 0 beyond which a pass reads a prompt, and says little about the rate
+
+
+class Fixed:
+    """Implements Budget: always so many nodes."""
+
+    def __init__(self, nodes: int) -> None:
+        self.nodes = nodes
+
+    def worth(self, missing: int) -> Worth:
+        return Worth(self.nodes)
+
+    def learn(self, pass_: Pass) -> None:
+        """There is nothing to learn."""
+
+
+class Auto:
+    """Implements Budget. most: nodes that there is memory for. curve: seconds of all but drafting, by tokens of a pass.
+
+    Where drafting does not pay it is not tried, but for looks ever further apart that a small share of the time pays for.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.curve = most, Curve()
+        self._tokens = self._seconds = 0.0  # lately
+        self._idle = 0  # passes without a draft, the last ones
+        self._spare = 0.0  # seconds saved up for a look
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second: what is reached, or plain decoding's where that is faster."""
+        plain = 1 / float(self.curve.seconds([1], -HOPE)[0])
+        return max(plain, self._tokens / self._seconds) if self._seconds else plain
+
+    def worth(self, missing: int) -> Worth:
+        if not self.curve.seen:
+            return Worth(min(FIRST, self.most))
+        if not self._awake:
+            return Worth(0)
+        tokens = np.arange(self.most + 1) + 1 + missing
+        return Worth(self.most, self.rate, self.rate * self.curve.seconds(tokens, HOPE), self._spare)
+
+    @property
+    def _awake(self) -> bool:
+        return self._idle < IDLE or self._idle % SELDOM == 0 or self._idle & (self._idle - 1) == 0
+
+    def learn(self, pass_: Pass) -> None:
+        self.curve = self.curve.measured([pass_.missing + pass_.nodes], [pass_.seconds])
+        seconds = pass_.seconds + pass_.draft_seconds
+        self._spare = max(0.0, self._spare + SPARE * seconds - pass_.draft_seconds) if self._idle >= IDLE else 0.0
+        self._idle = 0 if pass_.nodes > 1 else self._idle + 1
+        if pass_.missing <= FEW:
+            self._tokens = MEMORY * self._tokens + pass_.tokens
+            self._seconds = MEMORY * self._seconds + seconds

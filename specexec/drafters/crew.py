@@ -1,0 +1,56 @@
+"""Sources that look below nodes together, what that takes, and what it brings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from specexec.cost import Curve
+from specexec.drafters.growing import Expander, Growing, Proposal
+from specexec.online import Vector
+from specexec.roles import Worth
+
+HOPE = 1.0  # standard deviations by which a price that is not known yet is believed to be lower
+SHARES = (0.6, 0.15, 0.05, 0.02)  # before anything is known: of a node's chance, what its children have, best first
+SLOWLY = 0.05  # the weight of a new round in that
+WORTH_LOOKING = 0.02  # tokens that a round must be able to add
+
+
+class Crew:
+    """curve: seconds of a round by the nodes looked below, tokens caught up with included."""
+
+    def __init__(self, expanders: Sequence[Expander]) -> None:
+        self.expanders, self.curve = expanders, Curve()
+        self.shares = np.array(SHARES)
+        self._looks: list[tuple[int, float]] = []
+
+    @property
+    def missing(self) -> int:
+        return sum(expander.missing for expander in self.expanders)
+
+    def seconds(self, nodes: int) -> float:
+        """What looking below so many is believed to take."""
+        return float(self.curve.seconds([nodes + self.missing], HOPE)[0])
+
+    def worthwhile(self, chances: Vector, price: float, worth: Worth) -> int:
+        """How many of the nodes of these chances, best first, to look below now."""
+        if not len(chances):
+            return 0
+        gains = np.cumsum(np.maximum(np.outer(chances, self.shares) - price, 0.0).sum(1))
+        counts = np.arange(1, len(chances) + 1) + self.missing
+        gains -= worth.rate * self.curve.seconds(counts, HOPE)
+        best = int(np.argmax(gains))
+        return best + 1 if gains[best] > WORTH_LOOKING else 0
+
+    def look(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
+        return [made for expander in self.expanders for made in expander.expand(tree, nodes)]
+
+    def looked(self, nodes: int, seconds: float, above: float, children: Vector) -> None:
+        """above: the chances of the nodes looked below, together; children: those of their best, second best, ... children."""
+        self._looks.append((nodes, seconds))
+        self.shares += SLOWLY * (children - above * self.shares)
+
+    def learn(self) -> None:
+        """From all looks since the last time."""
+        if self._looks:
+            nodes, seconds = zip(*self._looks, strict=True)
+            self.curve, self._looks = self.curve.measured(nodes, seconds), []
