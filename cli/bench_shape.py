@@ -127,7 +127,8 @@ class _Bench:
     def _result(
         self, large: Shaped, chosen: AnswerOptions, timed: Sequence[Pass], arms: Mapping[str, Arm], own: Arm
     ) -> dict[str, Any]:
-        figures = {name: one.figures() for name, one in arms.items()}
+        roofline = self.placed.streamed / self.found.disk  # seconds a pass
+        figures = {name: one.figures(roofline) for name, one in arms.items()}
         plain = figures[PLAIN]["tokens_per_second"]
         return {
             "machine": machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,

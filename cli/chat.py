@@ -122,6 +122,7 @@ class Talk:
     def answer(self) -> None:
         """What was shown of it is kept, whatever ends it."""
         from cli import render
+        from cli.reasons import reasons
 
         prompt = self.conversation.ids
         made = self.session.begin(prompt, self.options)
@@ -129,6 +130,8 @@ class Talk:
             render.write_answer(made, self.session.stream(made, prompt, self.options, self.conversation.begin_answer()))
         finally:
             self.conversation.answered(made.answer.text, made.answer.ids)
+        for line in reasons(self.session, made, self.options) if self.given["verbose"] else ():
+            render.note(line)
         if render.wants_stats(self.given["stats"], self.given["quiet"]):
             render.note(render.stats(made, self.options))
 

@@ -64,8 +64,10 @@ class Arm:
     draft_seconds: float
     streamed: int
 
-    def figures(self) -> dict[str, float]:
-        return {"tokens_per_second": self.tokens / self.seconds, "tokens_per_pass": self.tokens / self.passes,
+    def figures(self, roofline: float) -> dict[str, float]:
+        """roofline: seconds in which what streams can be read."""
+        return {"share_of_roofline": roofline * self.passes / self.seconds,
+                "tokens_per_second": self.tokens / self.seconds, "tokens_per_pass": self.tokens / self.passes,
                 "drafted": self.drafted / self.passes, "pass_seconds": self.seconds / self.passes,
                 "draft_seconds": self.draft_seconds / self.passes,
                 "streamed_bytes": self.streamed / self.passes, "bytes_per_second": self.streamed / self.seconds}

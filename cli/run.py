@@ -27,6 +27,7 @@ def run(prompt: str | None, prompt_option: str | None, files: tuple[Path, ...], 
     from cli import render, settings
     from cli.build import open_session
     from cli.interrupt import INTERRUPTED, Interrupt
+    from cli.reasons import reasons
     from specexec.conversation import Conversation, check_fits
 
     wanted = settings.model_options(given)
@@ -45,6 +46,8 @@ def run(prompt: str | None, prompt_option: str | None, files: tuple[Path, ...], 
                 render.write(json.dumps(render.as_json(made, len(conversation.ids), chosen)) + "\n")
             else:
                 render.write_answer(made, texts)
+            for line in reasons(session, made, chosen) if given["verbose"] else ():
+                render.note(line)
             if render.wants_stats(given["stats"], given["quiet"]):
                 render.note(render.stats(made, chosen))
     return INTERRUPTED if made.answer.stop_reason == "interrupted" else 0

@@ -25,13 +25,15 @@ def _passes(of: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _arms(of: Mapping[str, Any]) -> Iterator[str]:
-    yield "| decoding | tokens/s | against plain | tokens a pass | nodes a pass | s a pass | of it drafting | GB/s |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield ("| decoding | tokens/s | against plain | tokens a pass | nodes a pass | s a pass | of it drafting | GB/s "
+           "| of the roofline |")
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for name, one in of["arms"].items():
         ratio = of["ratio"].get(name, 1.0)
         yield (f"| {name} | {one['tokens_per_second']:.2f} | {ratio:.1f} x | {one['tokens_per_pass']:.2f} | "
                f"{one['drafted']:.0f} | "
-               f"{one['pass_seconds']:.2f} | {one['draft_seconds']:.2f} | {one['bytes_per_second'] / GB:.2f} |")
+               f"{one['pass_seconds']:.2f} | {one['draft_seconds']:.2f} | {one['bytes_per_second'] / GB:.2f} "
+               f"| {one['share_of_roofline']:.2f} |")
 
 
 def _notes(of: Mapping[str, Any]) -> Iterator[str]:

@@ -35,6 +35,16 @@ def test_the_object_of_json_is_whole(specexec: Specexec) -> None:
     assert found["budget"] <= found["drafted"]
 
 
+@pytest.mark.parametrize(("asked", "told"), [
+    ((), "tokens/s"), (("--budget", "8"), "as --budget asks"), (("--draft", "none"), "0 nodes")])
+def test_three_lines_say_how_much_was_drafted_and_why(specexec: Specexec, asked: tuple[str, ...], told: str) -> None:
+    ran = specexec("run", "Once upon a time", "-n", "20", "-v", "--no-stats", *asked)
+    lines = ran.err.splitlines()
+    assert len(lines) == 3
+    assert told in lines[2]
+    assert specexec("run", "Once upon a time", "-n", "20", "--no-stats").err == ""
+
+
 def test_json_and_text_are_the_same_answer(specexec: Specexec) -> None:
     arguments = ("run", "Once upon a time", "-n", "30", "--seed", "3")
     assert json.loads(specexec(*arguments, "--json").out)["text"] == specexec(*arguments).out.removesuffix("\n")
