@@ -1,6 +1,7 @@
 """The thread that reads ahead: which layer lies in which slot, in the order of a cycle that it runs on across passes."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -18,6 +19,7 @@ class Reader:
         settle: Callable[[int, int], None] = lambda index, slot: None,
     ) -> None:
         self._cycle, self._slot_count, self._fetch, self._settle = cycle, slots, fetch, settle
+        self.waited = 0.0  # seconds, in all
         self.stopping = False  # asked by fetch between blocks
         self._changed = threading.Condition()
         self._ready: deque[tuple[int, int]] = deque()  # (layer, slot), oldest first
@@ -26,12 +28,19 @@ class Reader:
         self._thread: threading.Thread | None = None
         self._expected = -1  # the layer that the next take should ask for
 
-    def take(self, index: int) -> int:
-        """The slot that holds layer `index`, once it is there. Raises what reading it raised."""
+    def take(self, index: int, work: Callable[[], bool] = lambda: False) -> int:
+        """The slot that holds layer `index`, once it is there. Raises what reading it raised.
+
+        work: called while it is not, until it returns False.
+        """
         if not self._follows(index):
             self._start(index)
+        while not self._there and work():
+            pass
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._error)
+            began = time.perf_counter()
+            self._changed.wait_for(lambda: self._there)
+            self.waited += time.perf_counter() - began
             if not self._ready:
                 error, self._error = self._error, None
                 assert error is not None
@@ -39,6 +48,10 @@ class Reader:
                 raise error
             _, self._taken = self._ready.popleft()
             return self._taken
+
+    @property
+    def _there(self) -> bool:
+        return bool(self._ready or self._error)
 
     def release(self) -> None:
         """The slot taken last may be written again."""

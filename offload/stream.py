@@ -3,7 +3,7 @@
 An LRU cache never hits on a cyclic scan; a pinned set saves its own size every pass.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,6 +17,10 @@ from offload.piece import Piece
 from offload.reader import Reader
 
 Tensors = Mapping[str, torch.Tensor]
+
+
+def _nothing() -> bool:
+    return False
 
 
 def spread(count: int, of: int) -> frozenset[int]:
@@ -72,6 +76,7 @@ class Streamer:
         self._slots = [Buffer(max(pieces[index].size for index in cycle)) for _ in range(min(slots, len(cycle)))]
         self._views: dict[tuple[int, int], Tensors] = {}  # by buffer and by layout of the file
         self._reader = Reader(cycle, len(self._slots), self._fetch)
+        self._work: Callable[[], bool] = _nothing
 
     def resident(self) -> Tensors:
         return self._resident
@@ -91,11 +96,25 @@ class Streamer:
         if index in self._kept:
             yield self._kept[index]
             return
-        slot = self._reader.take(index)
+        slot = self._reader.take(index, self._work)
         try:
             yield self._slots[slot]
         finally:
             self._reader.release()
+
+    @property
+    def waited(self) -> float:
+        """Seconds that passes have waited for the disk so far."""
+        return self._reader.waited
+
+    @contextmanager
+    def filled(self, work: Callable[[], bool]) -> Iterator[None]:
+        """Inside, a pass that would wait for the disk calls `work` instead, until it returns False."""
+        self._work = work
+        try:
+            yield
+        finally:
+            self._work = _nothing
 
     def disk_bytes(self, index: int) -> int:
         return self.pieces[index].size if index in self._files else 0

@@ -114,3 +114,32 @@ def test_closing_does_not_wait_for_a_free_slot() -> None:
     began = time.monotonic()
     reader.close()
     assert time.monotonic() - began < 1
+
+
+def test_a_wait_is_filled_with_work_until_it_is_over_or_nothing_is_left() -> None:
+    disk, done = Disk(1, 0.05), list[int]()
+    reader = Reader([0, 1], 1, disk.fetch)
+
+    def work() -> bool:
+        done.append(len(disk.fetched))
+        time.sleep(0.001)
+        return len(done) % 10 != 0
+
+    assert reader.take(0, work) == 0
+    assert len(done) == 10, "the tenth had nothing left"
+    assert 0 < reader.waited < 0.05
+    assert set(done) == {0}
+    reader.release()
+    reader.close()
+
+
+def test_what_is_there_is_taken_without_work() -> None:
+    disk = Disk(2)
+    reader = Reader([0, 1], 2, disk.fetch)
+    take(reader, disk, 0)
+    deadline = time.monotonic() + 5
+    while len(disk.fetched) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert reader.take(1, lambda: pytest.fail("nothing is to be waited for")) == 1
+    reader.release()
+    reader.close()
