@@ -66,7 +66,7 @@ def engine(folder: Path, vocabulary: int, sigma: float = 0.0) -> TorchEngine:
     return TorchEngine(config, source, DenseCache(layers), vocabulary, CPU, torch.float32)
 
 
-def _ends(folder: Path) -> frozenset[int]:
+def ends(folder: Path) -> frozenset[int]:
     eos = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
     return frozenset() if eos is None else frozenset(eos if isinstance(eos, list) else [eos])
 
@@ -78,7 +78,7 @@ def load(chosen: argparse.Namespace) -> tuple[Pair, list[list[int]]]:
     sizes = [max(codec.get_vocab().values()) + 1 for codec in codecs]
     vocabulary = match(*(codec.get_vocab() for codec in codecs))
     target, draft = engine(chosen.target, sizes[0]), engine(chosen.draft, sizes[1], chosen.perturb)
-    return Pair(target, draft, vocabulary, _ends(chosen.target)), openings(chosen.prompts, codecs[0], chosen.stories)
+    return Pair(target, draft, vocabulary, ends(chosen.target)), openings(chosen.prompts, codecs[0], chosen.stories)
 
 
 def openings(path: Path, codec: Tokenizer, count: int) -> list[list[int]]:

@@ -14,6 +14,10 @@ def tree_of(tokens: Sequence[int], parents: Sequence[int]) -> DraftTree:
     return DraftTree(tuple(tokens), tuple(parents), (0.0,) * len(tokens), ("",) * len(tokens))
 
 
+def chain_of(tokens: Sequence[int]) -> DraftTree:
+    return tree_of(tokens, range(ROOT, len(tokens) - 1))
+
+
 def evaluate(engine: Engine, tree: DraftTree, first: int = 0) -> torch.Tensor:
     """fp32[n - first, V]: the engine's logits at nodes first.."""
     blocks: list[torch.Tensor] = []
