@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from specexec.drafters.belief import Belief, Candidates
+from specexec.drafters.corrections import LONGEST, Corrections
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.setting import Setting
 from specexec.online import Vector
@@ -15,6 +16,7 @@ from specexec.vocabulary import Vocabulary
 
 SOURCE = "draft"
 WIDTH = 32  # children looked at below a node
+KEPT_BYTES = 2**26  # of the draft's rows, until the target's come
 
 
 class ModelExpander:
@@ -26,10 +28,13 @@ class ModelExpander:
         self.engine, self.vocabulary, self.belief = engine, vocabulary, Belief()
         self._rows: dict[int, int] = {}  # {growing node: row of the engine's tree}
         self._candidates: dict[int, Candidates] = {}
+        self._corrections = Corrections()
+        self._laws: dict[int, torch.Tensor] = {}  # {growing node: fp32[V], the draft's log q}
+        self._before: dict[int, tuple[int, ...]] = {}  # {growing node: the last tokens, its own included}
 
     def begin(self, setting: Setting) -> None:
         self.setting = setting
-        self._rows, self._candidates = {}, {}
+        self._rows, self._candidates, self._laws, self._before = {}, {}, {}, {}
         self.engine.sync([self.vocabulary.to_draft(token) for token in setting.context[:-1]])
 
     @property
@@ -50,6 +55,11 @@ class ModelExpander:
     def learn(self, lessons: list[Lesson]) -> None:
         seen = [(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates]
         self.belief.learn(seen)
+        for at in sorted(lessons, key=lambda lesson: lesson.weight):  # the likeliest context has the last word
+            if at.node in self._laws:
+                ids = torch.tensor(at.top_ids)
+                off = torch.tensor(at.top_log_p) - self._laws[at.node][ids.to(self._laws[at.node].device)].cpu()
+                self._corrections.learn(self._before[at.node], ids, off)
 
     def _fits(self, tree: Growing, node: int) -> bool:
         position = self.setting.position_below(tree.depth[node]) - 1
@@ -67,11 +77,22 @@ class ModelExpander:
         setting = self.setting
         paths = [tree.path(node) for node in nodes] if setting.sampling.penalises else [[]] * len(nodes)
         x = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
+        x = self._corrected(tree, nodes, x)
         noise = torch.stack([setting.noise.at(setting.position_below(tree.depth[node])) for node in nodes])
         filtered = cut(x, setting.sampling)
         found = self._likely(x, noise) if filtered is None else self._likely_among(filtered, noise)
         columns = [column.cpu().double().numpy() for column in found]
         return [made for row, node in enumerate(nodes) for made in self._propose(tree, node, *(c[row] for c in columns))]
+
+    def _corrected(self, tree: Growing, nodes: list[int], x: torch.Tensor) -> torch.Tensor:
+        """x with the draft's known errors taken off; what it was is kept, to learn from."""
+        room = KEPT_BYTES // (4 * x.shape[1]) - len(self._laws)
+        if room > 0:
+            self._laws.update(zip(nodes[:room], x[:room].log_softmax(-1), strict=True))
+        for node in nodes:
+            above = self._before[tree.parents[node]] if node else tuple(self.setting.context[-LONGEST - 1 : -1])
+            self._before[node] = (*above, tree.tokens[node])[-LONGEST:]
+        return self._corrections.apply(x, [self._before[node] for node in nodes])
 
     def _likely(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(score, ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""

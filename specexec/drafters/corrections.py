@@ -1,0 +1,49 @@
+"""What a draft got wrong after the same tokens before, and will get wrong again.
+
+After every pass the target's laws are known at all nodes of the tree, on the path and off it: log p - log q of its favourites
+is remembered by the last three, two and one tokens, and added where the same tokens come again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import torch
+
+ORDERS = ((3, 0.2), (2, 0.12), (1, 0.15))  # (tokens, share of the remembered error that is believed): fitted on the bundled pair
+REMEMBERED = 1 << 16  # runs of tokens
+LARGEST = 4.0  # nats of one error
+LONGEST = max(length for length, _ in ORDERS)
+
+Error = tuple[torch.Tensor, torch.Tensor]  # ids int64[k], log p - log q fp32[k]
+
+
+class Corrections:
+    """Errors by the tokens they came after, a node's own being the last."""
+
+    def __init__(self) -> None:
+        self._after: OrderedDict[tuple[int, ...], Error] = OrderedDict()
+
+    def apply(self, x: torch.Tensor, before: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """fp32[n, V]: log q (up to a constant a row) with what is remembered after before[n]."""
+        found = [(row, share, error) for row, tokens in enumerate(before) for share, error in self._known(tokens)]
+        if not found:
+            return x
+        rows = torch.cat([torch.full_like(ids, row) for row, _, (ids, _) in found])
+        ids = torch.cat([ids for _, _, (ids, _) in found])
+        values = torch.cat([share * off for _, share, (_, off) in found]).to(x.device)
+        return x.index_put((rows.to(x.device), ids.to(x.device)), values, accumulate=True)
+
+    def learn(self, before: tuple[int, ...], ids: torch.Tensor, off: torch.Tensor) -> None:
+        """log p - log q of the target's favourite `ids` after `before`."""
+        error = ids, off.clamp(-LARGEST, LARGEST)
+        for length, _ in ORDERS:
+            if length <= len(before):
+                self._after[before[-length:]] = error
+                self._after.move_to_end(before[-length:])
+        while len(self._after) > REMEMBERED:
+            self._after.popitem(last=False)
+
+    def _known(self, tokens: tuple[int, ...]) -> Iterator[tuple[float, Error]]:
+        for length, share in ORDERS:
+            if length <= len(tokens) and (error := self._after.get(tokens[-length:])) is not None:
+                yield share, error
