@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-ORDERS = ((3, 0.2), (2, 0.12), (1, 0.15))  # (tokens, share of the remembered error that is believed): fitted on the bundled pair
+ORDERS = ((3, 0.2), (2, 0.12), (1, 0.15))  # (tokens, share of the error that is believed): fitted on the bundled pair
 REMEMBERED = 1 << 16  # runs of tokens
 LARGEST = 4.0  # nats of one error
 LONGEST = max(length for length, _ in ORDERS)
@@ -23,19 +23,19 @@ class Corrections:
     def __init__(self) -> None:
         self._after: OrderedDict[tuple[int, ...], Error] = OrderedDict()
 
-    def apply(self, x: torch.Tensor, before: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """fp32[n, V]: log q (up to a constant a row) with what is remembered after before[n]."""
+    def apply(self, x: torch.Tensor, before: Sequence[tuple[int, ...]], temperature: float = 1.0) -> torch.Tensor:
+        """fp32[n, V]: logits at a temperature, with what is remembered after before[n]."""
         found = [(row, share, error) for row, tokens in enumerate(before) for share, error in self._known(tokens)]
         if not found:
             return x
         rows = torch.cat([torch.full_like(ids, row) for row, _, (ids, _) in found])
         ids = torch.cat([ids for _, _, (ids, _) in found])
-        values = torch.cat([share * off for _, share, (_, off) in found]).to(x.device)
+        values = torch.cat([share / temperature * off for _, share, (_, off) in found]).to(x.device)
         return x.index_put((rows.to(x.device), ids.to(x.device)), values, accumulate=True)
 
     def learn(self, before: tuple[int, ...], ids: torch.Tensor, off: torch.Tensor) -> None:
-        """log p - log q of the target's favourite `ids` after `before`."""
-        error = ids, off.clamp(-LARGEST, LARGEST)
+        """off: log p - log q at temperature 1 (up to a constant) of the target's favourite `ids` after `before`."""
+        error = ids, off.nan_to_num(0.0).clamp(-LARGEST, LARGEST)
         for length, _ in ORDERS:
             if length <= len(before):
                 self._after[before[-length:]] = error

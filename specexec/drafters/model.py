@@ -29,12 +29,12 @@ class ModelExpander:
         self._rows: dict[int, int] = {}  # {growing node: row of the engine's tree}
         self._candidates: dict[int, Candidates] = {}
         self._corrections = Corrections()
-        self._laws: dict[int, torch.Tensor] = {}  # {growing node: fp32[V], the draft's log q}
+        self._logits: dict[int, torch.Tensor] = {}  # {growing node: fp32[V], the draft's, at the temperature}
         self._before: dict[int, tuple[int, ...]] = {}  # {growing node: the last tokens, its own included}
 
     def begin(self, setting: Setting) -> None:
         self.setting = setting
-        self._rows, self._candidates, self._laws, self._before = {}, {}, {}, {}
+        self._rows, self._candidates, self._logits, self._before = {}, {}, {}, {}
         self.engine.sync([self.vocabulary.to_draft(token) for token in setting.context[:-1]])
 
     @property
@@ -56,10 +56,18 @@ class ModelExpander:
         seen = [(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates]
         self.belief.learn(seen)
         for at in sorted(lessons, key=lambda lesson: lesson.weight):  # the likeliest context has the last word
-            if at.node in self._laws:
-                ids = torch.tensor(at.top_ids)
-                off = torch.tensor(at.top_log_p) - self._laws[at.node][ids.to(self._laws[at.node].device)].cpu()
-                self._corrections.learn(self._before[at.node], ids, off)
+            if at.node in self._logits:
+                self._correct(at, self._logits[at.node])
+
+    def _correct(self, at: Lesson, row: torch.Tensor) -> None:
+        ids = torch.tensor(at.top_ids)
+        log_q = (row[ids.to(row.device)] - row.logsumexp(-1)).cpu()
+        self._corrections.learn(self._before[at.node], ids, (torch.tensor(at.top_log_p) - log_q) * self._temperature)
+
+    @property
+    def _temperature(self) -> float:
+        """What logits were divided by."""
+        return self.setting.sampling.temperature or 1.0
 
     def _fits(self, tree: Growing, node: int) -> bool:
         position = self.setting.position_below(tree.depth[node]) - 1
@@ -86,13 +94,12 @@ class ModelExpander:
 
     def _corrected(self, tree: Growing, nodes: list[int], x: torch.Tensor) -> torch.Tensor:
         """x with the draft's known errors taken off; what it was is kept, to learn from."""
-        room = KEPT_BYTES // (4 * x.shape[1]) - len(self._laws)
-        if room > 0:
-            self._laws.update(zip(nodes[:room], x[:room].log_softmax(-1), strict=True))
+        room = max(0, KEPT_BYTES // (4 * x.shape[1]) - len(self._logits))
+        self._logits.update(zip(nodes[:room], x[:room].clone(), strict=False))
         for node in nodes:
             above = self._before[tree.parents[node]] if node else tuple(self.setting.context[-LONGEST - 1 : -1])
             self._before[node] = (*above, tree.tokens[node])[-LONGEST:]
-        return self._corrections.apply(x, [self._before[node] for node in nodes])
+        return self._corrections.apply(x, [self._before[node] for node in nodes], self._temperature)
 
     def _likely(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(score, ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""
