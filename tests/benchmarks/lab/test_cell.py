@@ -36,7 +36,8 @@ def test_a_pass_costs_its_stream_or_its_arithmetic_and_its_draft_passes() -> Non
     assert SSD.target.seconds(1024) == pytest.approx(94.9, rel=0.01)  # PROBE 7: 94 s
     for profile in (GPU, SSD, LAPTOP):
         drafted = profile.seconds(16, {1: 2.0, 4: 4.0}, lookup=False)
-        assert drafted - profile.target.seconds(17) == pytest.approx(2 * profile.draft.seconds(1) + 4 * profile.draft.seconds(4))
+        expected = 2 * profile.draft.seconds(1) + 4 * profile.draft.seconds(4)
+        assert drafted - profile.target.seconds(17) == pytest.approx(expected)
         assert profile.seconds(16, {1: 2.0}, lookup=True) == profile.target.seconds(17)
 
 
