@@ -86,12 +86,17 @@ class _Bench:
 
     def run(self, large: Shaped, store: Store, texts: Sequence[str]) -> dict[str, Any]:
         chosen, timed = self._chosen(), self._passes()
-        arms = {name: self._arm(name, drafter, chosen, texts) for name, drafter in self._drafters().items()}
+        arms = {name: self._arm(name, drafter, chosen, texts, timed) for name, drafter in self._drafters().items()}
         own = arm(self._shadow(Shadow(large.expansion, store)), chosen, texts)
         return self._result(large, chosen, timed, arms, own)
 
-    def _arm(self, name: str, drafter: Drafter, chosen: AnswerOptions, texts: Sequence[str]) -> Arm:
-        session = replace(self.session, drafter=drafter, auto=fresh(self.session.target))
+    def _arm(
+        self, name: str, drafter: Drafter, chosen: AnswerOptions, texts: Sequence[str], timed: Sequence[Pass]
+    ) -> Arm:
+        """What the timed passes took is known to it."""
+        auto = fresh(self.session.target)
+        auto.curve = auto.curve.measured([one.n for one in timed], [one.seconds for one in timed])
+        session = replace(self.session, drafter=drafter, auto=auto)
         return arm(session, replace(chosen, max_tokens=self._tokens(name)), texts)
 
     def _passes(self) -> list[Pass]:

@@ -13,7 +13,7 @@ from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, paramete
 from cli.options import Nodes
 from cli.session import Session
 from offload.store import Store
-from offload.stream import Streaming
+from offload.stream import Streamer, Streaming
 from specexec.budget import Auto
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
@@ -63,7 +63,8 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
     if "none" in names:
         return Nothing()
     expanders = [found for name in names for found in _expanders(name, options, engine, codec, interrupt)]
-    return Grow(expanders, engine.limits.context)
+    idle = engine.source if isinstance(engine, TreeEngine) and isinstance(engine.source, Streamer) else None
+    return Grow(expanders, engine.limits.context, idle)
 
 
 def resolve(options: ModelOptions) -> list[str]:

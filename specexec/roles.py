@@ -108,6 +108,16 @@ class Pass:
     seconds: float  # all others, from one pass to the next
 
 
+class Idle(Protocol):
+    """Where passes wait for weights. waited: seconds, in all."""
+
+    @property
+    def waited(self) -> float: ...
+
+    def filled(self, work: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Inside, a pass that would wait calls `work` instead, until it returns False."""
+
+
 class Drafter(Protocol):
     """Proposes continuations. What it proposes changes the speed, never the text."""
 

@@ -14,6 +14,7 @@ from specexec.online import OnlineNewton, Vector
 Ids = npt.NDArray[np.int64]
 TYPICAL_NOISE = 0.5772  # the mean of a Gumbel variable stands for all tokens that were not looked at
 SMALLEST = 1e-6
+LEAST = -1e4  # stands for -inf where it is multiplied
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,13 @@ class Belief:
     def b(self) -> float:
         return float(self._fit.weights[1])
 
-    def scores(self, candidates: Candidates) -> Vector:
-        """The score[k] of each candidate, all others weighing as one."""
-        z = candidates.features() @ self._fit.weights
-        return (z - _log_sum_exp(z))[:-1]
+    def scores(self, log_q: Vector, noise: Vector) -> Vector:
+        """[n, k] of candidates below n nodes, all others of a node weighing as one. -inf where log_q is."""
+        z = np.where(np.isfinite(log_q), self.a * np.maximum(log_q, LEAST) + self.b * noise, -np.inf)
+        rest = np.log(np.maximum(SMALLEST, 1.0 - np.exp(log_q).sum(-1, keepdims=True)))
+        others = self.a * rest + self.b * TYPICAL_NOISE * noise.any(-1, keepdims=True)
+        top = np.maximum(z.max(-1, keepdims=True), others)
+        return z - top - np.log(np.exp(z - top).sum(-1, keepdims=True) + np.exp(others - top))  # type: ignore[no-any-return]
 
     def learn(self, seen: list[tuple[Candidates, int, float]]) -> None:
         """(candidates, pick, weight) of every node of a pass that this source expanded."""

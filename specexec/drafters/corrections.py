@@ -7,14 +7,18 @@ is remembered by the last three, two and one tokens, and added where the same to
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+
+from specexec.drafters.belief import Ids
+from specexec.online import Vector
 
 ORDERS = ((3, 0.2), (2, 0.12), (1, 0.15))  # (tokens, share of the error that is believed): fitted on the bundled pair
 REMEMBERED = 1 << 16  # runs of tokens
 LARGEST = 4.0  # nats of one error
 LONGEST = max(length for length, _ in ORDERS)
 
-Error = tuple[torch.Tensor, torch.Tensor]  # ids int64[k], log p - log q fp32[k]
+Error = tuple[Ids, Vector]  # ids[k], log p - log q [k]
 
 
 class Corrections:
@@ -25,17 +29,17 @@ class Corrections:
 
     def apply(self, x: torch.Tensor, before: Sequence[tuple[int, ...]], temperature: float = 1.0) -> torch.Tensor:
         """fp32[n, V]: logits at a temperature, with what is remembered after before[n]."""
-        found = [(row, share, error) for row, tokens in enumerate(before) for share, error in self._known(tokens)]
+        found = [(row, share, *error) for row, tokens in enumerate(before) for share, error in self._known(tokens)]
         if not found:
             return x
-        rows = torch.cat([torch.full_like(ids, row) for row, _, (ids, _) in found])
-        ids = torch.cat([ids for _, _, (ids, _) in found])
-        values = torch.cat([share / temperature * off for _, share, (_, off) in found]).to(x.device)
-        return x.index_put((rows.to(x.device), ids.to(x.device)), values, accumulate=True)
+        rows = np.repeat([row for row, *_ in found], [len(ids) for _, _, ids, _ in found])
+        values = np.concatenate([share / temperature * off for _, share, _, off in found])
+        places = torch.from_numpy(rows), torch.from_numpy(np.concatenate([ids for _, _, ids, _ in found]))
+        return x.index_put([at.to(x.device) for at in places], torch.from_numpy(values).to(x), accumulate=True)
 
-    def learn(self, before: tuple[int, ...], ids: torch.Tensor, off: torch.Tensor) -> None:
+    def learn(self, before: tuple[int, ...], ids: Ids, off: Vector) -> None:
         """off: log p - log q at temperature 1 (up to a constant) of the target's favourite `ids` after `before`."""
-        error = ids, off.nan_to_num(0.0).clamp(-LARGEST, LARGEST)
+        error = ids, np.clip(np.nan_to_num(off, posinf=0.0, neginf=0.0), -LARGEST, LARGEST)
         for length, _ in ORDERS:
             if length <= len(before):
                 self._after[before[-length:]] = error

@@ -10,25 +10,29 @@ from contextlib import contextmanager
 import numpy as np
 
 from specexec.chance import Chance, Families
+from specexec.drafters.ahead import Ahead
 from specexec.drafters.crew import SHARES, Crew
 from specexec.drafters.growing import Expander, Growing, Lesson
 from specexec.drafters.setting import Setting
 from specexec.noise import Noise
 from specexec.online import Vector
-from specexec.roles import Worth
+from specexec.roles import Idle, Worth
 from specexec.sampling import Penalties, Sampling
 from specexec.tree import DraftTree
 from specexec.verify import Picks, Verdict
 
 LEAST_BEAM = 4
+AHEAD, LEAST_AHEAD = 8, 0.05  # nodes looked below while a pass waits, and the least chance that one of them is the next root
+SMALLEST = 1e-3  # chance of a node that is kept while a pass waits
 ROOM, LEAST_ROOM = 2, 32  # nodes kept for each that is worth it now, and beside them: more may become so
 
 
 class Grow:
-    """Implements Drafter. context: positions the target has."""
+    """Implements Drafter. context: positions the target has. idle: where its passes wait, if they do."""
 
-    def __init__(self, expanders: Sequence[Expander], context: int) -> None:
-        self.expanders, self.context, self.chance = expanders, context, Chance()
+    def __init__(self, expanders: Sequence[Expander], context: int, idle: Idle | None = None) -> None:
+        self.expanders, self.context, self.idle, self.chance = expanders, context, idle, Chance()
+        self._ahead = Ahead()
         self.crews = _crews(expanders)
         self._growing = Growing(0, 0, 0)
         self._chosen: list[int] = [0]
@@ -58,7 +62,26 @@ class Grow:
 
     @contextmanager
     def meanwhile(self, tree: DraftTree) -> Iterator[None]:
-        yield
+        """Looks below the likeliest ends of the tree, for as long as the pass would wait: one of them may be the next root."""
+        if self.idle is None or not self._growing.budget or not any(expander.models for expander in self.expanders):
+            yield
+            return
+        self._ahead.begin(self.idle.waited)
+        self._growing.reopen(SMALLEST)
+        with self.idle.filled(self._look_ahead):
+            yield
+
+    def _look_ahead(self) -> bool:
+        crew, tree = self.crews[0], self._growing
+        nodes = tree.best_waiting(AHEAD)
+        chances = self._chances(nodes)
+        if not (nodes and chances.sum() > LEAST_AHEAD and self._ahead.affords(crew.seconds(len(nodes)))):
+            tree.put_back(nodes)
+            return False
+        began = time.perf_counter()
+        self._appraise(tree.offer(crew.look(tree, nodes)))
+        self._ahead.spent(time.perf_counter() - began)
+        return True
 
     def _grow(self, setting: Setting, worth: Worth) -> None:
         for expander in self.expanders:

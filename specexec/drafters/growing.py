@@ -1,6 +1,8 @@
 """A tree while it grows: every node seen that may still be among the best, and which of them to look below next."""
 
 import heapq
+import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,6 +42,10 @@ class Growing:
         """From now on none that is worse than the `count` best there are."""
         if len(self.score) > count:
             self.least = float(np.partition(self.score, -count)[-count])
+
+    def reopen(self, chance: float) -> None:
+        """From now on any number of nodes is kept, down to such a belief."""
+        self.budget, self._best, self.least = sys.maxsize, [], math.log(chance)
 
     def best_waiting(self, count: int) -> list[int]:
         """Takes the best nodes nobody has looked below, at most `count`, of those still among the best."""

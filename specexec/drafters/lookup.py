@@ -113,5 +113,5 @@ class Recycled:
         ids = np.array(found[0], dtype=np.int64)
         candidates = Candidates(ids, np.array(found[1]), self.setting.noise_of(tree.depth[node], ids))
         self._candidates[node] = candidates
-        scores = self.belief.scores(candidates)
+        scores = self.belief.scores(candidates.log_q, candidates.noise)
         return [Proposal(node, int(token), float(s), self.source) for token, s in zip(ids, scores, strict=True)]

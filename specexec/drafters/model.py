@@ -5,6 +5,7 @@ import torch
 
 from specexec.drafters.belief import Belief, Candidates
 from specexec.drafters.corrections import LONGEST, Corrections
+from specexec.drafters.evaluated import Evaluated, Row
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.setting import Setting
 from specexec.online import Vector
@@ -20,91 +21,112 @@ KEPT_BYTES = 2**26  # of the draft's rows, until the target's come
 
 
 class ModelExpander:
-    """Implements Expander with an engine whose cache follows the target's context."""
+    """Implements Expander with an engine whose cache follows the target's context.
+
+    What it evaluated below a node that turns out to be the next context is not evaluated again.
+    """
 
     models, yields = True, False
 
     def __init__(self, engine: Engine, vocabulary: Vocabulary) -> None:
         self.engine, self.vocabulary, self.belief = engine, vocabulary, Belief()
-        self._rows: dict[int, int] = {}  # {growing node: row of the engine's tree}
-        self._candidates: dict[int, Candidates] = {}
         self._corrections = Corrections()
-        self._logits: dict[int, torch.Tensor] = {}  # {growing node: fp32[V], the draft's, at the temperature}
-        self._before: dict[int, tuple[int, ...]] = {}  # {growing node: the last tokens, its own included}
+        self._setting: Setting | None = None
+        self._evaluated = Evaluated()
+        self._row: dict[int, int] = {}  # {growing node: row}
+
+    @property
+    def setting(self) -> Setting:
+        assert self._setting is not None
+        return self._setting
 
     def begin(self, setting: Setting) -> None:
-        self.setting = setting
-        self._rows, self._candidates, self._logits, self._before = {}, {}, {}, {}
+        tokens = setting.after(self._setting)
+        self._evaluated = Evaluated() if tokens is None else self._evaluated.below(tokens)
+        self._setting, self._row = setting, {}
         self.engine.sync([self.vocabulary.to_draft(token) for token in setting.context[:-1]])
 
     @property
     def missing(self) -> int:
-        return 0 if self._rows else self.engine.missing
+        return 0 if self._evaluated else self.engine.missing
 
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
-        fitting = [node for node in nodes if self._fits(tree, node)][: self.engine.limits.tree - len(self._rows)]
-        if not fitting:
-            return []
-        first = len(self._rows)
-        self._rows.update({node: first + i for i, node in enumerate(fitting)})
-        proposals: list[Proposal] = []
-        self.engine.forward(self._drafted(tree), lambda row, logits: proposals.extend(
-            self._read(tree, fitting[row - first : row - first + len(logits)], logits)), first)
-        return proposals
+        known = [node for node in nodes if self._find(tree, node)]
+        fitting = [node for node in nodes if node not in self._row and self._fits(tree, node)]
+        new = fitting[: self.engine.limits.tree - len(self._evaluated)]
+        if new:
+            self._evaluate(tree, new)
+        return self._proposals(tree, [*known, *new])
 
     def learn(self, lessons: list[Lesson]) -> None:
-        seen = [(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates]
-        self.belief.learn(seen)
-        for at in sorted(lessons, key=lambda lesson: lesson.weight):  # the likeliest context has the last word
-            if at.node in self._logits:
-                self._correct(at, self._logits[at.node])
-
-    def _correct(self, at: Lesson, row: torch.Tensor) -> None:
-        ids = torch.tensor(at.top_ids)
-        log_q = (row[ids.to(row.device)] - row.logsumexp(-1)).cpu()
-        self._corrections.learn(self._before[at.node], ids, (torch.tensor(at.top_log_p) - log_q) * self._temperature)
+        seen = [(at, self._evaluated.rows[self._row[at.node]]) for at in lessons if at.node in self._row]
+        self.belief.learn([(row.candidates, at.pick, at.weight) for at, row in seen])
+        for at, row in sorted(seen, key=lambda pair: pair[0].weight):  # the likeliest context has the last word
+            if row.log_q is not None:
+                ids, log_p = np.array(at.top_ids), np.array(at.top_log_p)
+                off = log_p - row.log_q[ids].cpu().double().numpy()
+                self._corrections.learn(row.before, ids, off * self._temperature)
 
     @property
     def _temperature(self) -> float:
         """What logits were divided by."""
         return self.setting.sampling.temperature or 1.0
 
+    def _find(self, tree: Growing, node: int) -> bool:
+        """Whether the node was evaluated for an earlier tree."""
+        parent = self._row.get(tree.parents[node], ROOT) if node else ROOT
+        row = self._evaluated.child(parent, tree.tokens[node]) if node == 0 or parent != ROOT else None
+        if row is not None:
+            self._row[node] = row
+        return row is not None
+
     def _fits(self, tree: Growing, node: int) -> bool:
         position = self.setting.position_below(tree.depth[node]) - 1
-        limits = self.engine.limits
-        known = node == 0 or tree.parents[node] in self._rows
-        return known and position < limits.context and len(self._rows) < limits.tree
+        return (node == 0 or tree.parents[node] in self._row) and position < self.engine.limits.context
 
-    def _drafted(self, tree: Growing) -> DraftTree:
-        nodes = list(self._rows)
-        parents = [ROOT if node == 0 else self._rows[tree.parents[node]] for node in nodes]
-        tokens = [self.vocabulary.to_draft(tree.tokens[node]) for node in nodes]
-        return DraftTree(tuple(tokens), tuple(parents), (0.0,) * len(nodes), (SOURCE,) * len(nodes))
+    def _evaluate(self, tree: Growing, nodes: list[int]) -> None:
+        first = len(self._evaluated)
+        try:
+            self.engine.forward(self._drafted(tree, nodes), lambda row, logits: self._read(
+                tree, nodes[row - first : row - first + len(logits)], logits), first)
+        except BaseException:
+            self._evaluated, self._row = Evaluated(), {}  # the engine forgets them too
+            raise
 
-    def _read(self, tree: Growing, nodes: list[int], logits: torch.Tensor) -> list[Proposal]:
+    def _drafted(self, tree: Growing, nodes: list[int]) -> DraftTree:
+        rows = self._evaluated.rows
+        tokens = [self.vocabulary.to_draft(token) for token in [*(r.token for r in rows), *(tree.tokens[n] for n in nodes)]]
+        parents = [*(row.parent for row in rows), *(ROOT if n == 0 else self._row[tree.parents[n]] for n in nodes)]
+        return DraftTree(tuple(tokens), tuple(parents), (0.0,) * len(tokens), (SOURCE,) * len(tokens))
+
+    def _read(self, tree: Growing, nodes: list[int], logits: torch.Tensor) -> None:
+        """Keeps what the draft says at some nodes."""
         setting = self.setting
         paths = [tree.path(node) for node in nodes] if setting.sampling.penalises else [[]] * len(nodes)
-        x = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
-        x = self._corrected(tree, nodes, x)
+        own = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
+        before = [self._before(tree, node) for node in nodes]
+        x = self._corrections.apply(own, before, self._temperature)
         noise = torch.stack([setting.noise.at(setting.position_below(tree.depth[node])) for node in nodes])
         filtered = cut(x, setting.sampling)
         found = self._likely(x, noise) if filtered is None else self._likely_among(filtered, noise)
-        columns = [column.cpu().double().numpy() for column in found]
-        return [made for row, node in enumerate(nodes) for made in self._propose(tree, node, *(c[row] for c in columns))]
+        ids, log_q, g = found[0].cpu().numpy(), *(column.cpu().double().numpy() for column in found[1:])
+        kept = own[: max(0, KEPT_BYTES // (4 * own.shape[1]) - len(self._evaluated))].log_softmax(-1)
+        for i, node in enumerate(nodes):
+            some = np.isfinite(log_q[i])
+            candidates = Candidates(ids[i, some], log_q[i, some], g[i, some])
+            parent = self._row[tree.parents[node]] if node else ROOT
+            row = Row(tree.tokens[node], parent, candidates, before[i], kept[i] if i < len(kept) else None)
+            self._row[node] = self._evaluated.add(row)
 
-    def _corrected(self, tree: Growing, nodes: list[int], x: torch.Tensor) -> torch.Tensor:
-        """x with the draft's known errors taken off; what it was is kept, to learn from."""
-        room = max(0, KEPT_BYTES // (4 * x.shape[1]) - len(self._logits))
-        self._logits.update(zip(nodes[:room], x[:room].clone(), strict=False))
-        for node in nodes:
-            above = self._before[tree.parents[node]] if node else tuple(self.setting.context[-LONGEST - 1 : -1])
-            self._before[node] = (*above, tree.tokens[node])[-LONGEST:]
-        return self._corrections.apply(x, [self._before[node] for node in nodes], self._temperature)
+    def _before(self, tree: Growing, node: int) -> tuple[int, ...]:
+        if not node:
+            return tuple(self.setting.context[-LONGEST:])
+        return (*self._evaluated.rows[self._row[tree.parents[node]]].before, tree.tokens[node])[-LONGEST:]
 
     def _likely(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(score, ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""
-        z, ids = top(x if self.setting.noise.silent else torch.add(noise * self.belief.b, x, alpha=self.belief.a), WIDTH)
-        return z, ids, x.gather(1, ids) - x.logsumexp(-1, keepdim=True), noise.gather(1, ids)
+        """(ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""
+        _, ids = top(x if self.setting.noise.silent else torch.add(noise * self.belief.b, x, alpha=self.belief.a), WIDTH)
+        return ids, x.gather(1, ids) - x.logsumexp(-1, keepdim=True), noise.gather(1, ids)
 
     def _likely_among(self, filtered: Cut, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The same among those that pass the person's filters; -inf fills up."""
@@ -112,12 +134,24 @@ class ModelExpander:
         z = (self.belief.a * filtered.values + self.belief.b * g).masked_fill(filtered.out, -torch.inf)
         z, places = z.topk(min(WIDTH, z.shape[1]), dim=-1)
         log_q = filtered.values - filtered.log_sum_exp[:, None]
-        return z, filtered.ids.gather(1, places), log_q.gather(1, places), g.gather(1, places)
+        log_q = log_q.gather(1, places).masked_fill(z.isneginf(), -torch.inf)
+        return filtered.ids.gather(1, places), log_q, g.gather(1, places)
 
-    def _propose(self, tree: Growing, node: int, z: Vector, ids: Vector, log_q: Vector, noise: Vector) -> list[Proposal]:
-        kept = np.isfinite(z)
-        candidates = Candidates(ids[kept].astype(np.int64), log_q[kept], noise[kept])
-        self._candidates[node] = candidates
-        scores = self.belief.scores(candidates)
-        likely = np.flatnonzero(scores + tree.score[node] > tree.floor)
-        return [Proposal(node, int(candidates.ids[i]), float(scores[i]), SOURCE) for i in likely]
+    def _proposals(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
+        if not nodes:
+            return []
+        found = [self._evaluated.rows[self._row[node]].candidates for node in nodes]
+        log_q, noise = _padded([one.log_q for one in found], -np.inf), _padded([one.noise for one in found], 0.0)
+        scores = self.belief.scores(log_q, noise)
+        above = np.array([tree.score[node] for node in nodes])[:, None]
+        rows, places = np.nonzero((scores + above > tree.floor) & np.isfinite(scores))
+        return [Proposal(nodes[row], int(found[row].ids[place]), float(scores[row, place]), SOURCE)
+                for row, place in zip(rows.tolist(), places.tolist(), strict=True)]
+
+
+def _padded(rows: list[Vector], value: float) -> Vector:
+    """[n, longest]."""
+    out = np.full((len(rows), max(map(len, rows))), value)
+    for at, row in enumerate(rows):
+        out[at, : len(row)] = row
+    return out

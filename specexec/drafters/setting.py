@@ -21,6 +21,14 @@ class Setting:
     penalties: Penalties
     budget: int
 
+    def after(self, before: "Setting | None") -> Sequence[int] | None:
+        """The tokens that `before`'s context lacks; None where it lacks none, or what was found for it means nothing here."""
+        if before is None or self.noise is not before.noise or self.sampling != before.sampling:
+            return None
+        length = len(before.context)
+        same = length < len(self.context) and list(self.context[:length]) == list(before.context)
+        return self.context[length:] if same else None
+
     def position_below(self, depth: int) -> int:
         """Where in the context a child of a node at `depth` stands."""
         return len(self.context) + depth

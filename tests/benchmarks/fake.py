@@ -35,6 +35,10 @@ class Fake:
     def limits(self) -> Limits:
         return Limits(1 << 20, 1 << 14, self.rows.shape[1])
 
+    @property
+    def missing(self) -> int:
+        return 0
+
     def sync(self, tokens: Sequence[int]) -> None:
         self._start = len(tokens)
 

@@ -26,6 +26,10 @@ class Counted:
     def limits(self) -> Limits:
         return self.engine.limits
 
+    @property
+    def missing(self) -> int:
+        return 0
+
     def sync(self, tokens: Sequence[int]) -> None:
         self.engine.sync(tokens)
 

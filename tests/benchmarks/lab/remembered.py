@@ -30,6 +30,10 @@ class Remembered:
         self._context: list[int] = []
         self._after: dict[tuple[int, ...], Entry] = {}
 
+    @property
+    def missing(self) -> int:
+        return 0
+
     def sync(self, tokens: Sequence[int]) -> None:
         self._context = list(tokens)
 

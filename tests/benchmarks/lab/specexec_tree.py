@@ -36,7 +36,7 @@ class SpecExecTree:
             if not nodes:
                 break
             grown.offer(self._below(nodes, rows.at(nodes, grown.tokens, grown.parents), grown))
-        chosen = grown.chosen()
+        chosen = [0, *sorted(grown.ranked())]
         place = {node: i for i, node in enumerate(chosen)}
         return tree_of([grown.tokens[n] for n in chosen], [place.get(grown.parents[n], -1) for n in chosen])
 

@@ -23,6 +23,10 @@ class Toy:
     def limits(self) -> Limits:
         return Limits(len(self.logits), 2048, TOKENS)
 
+    @property
+    def missing(self) -> int:
+        return 0
+
     def sync(self, tokens: Sequence[int]) -> None:
         self._start = len(tokens)
 

@@ -1,5 +1,6 @@
 """A draft's errors come back where the same tokens come again."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ SHARES = dict(ORDERS)
 def taught(*before: tuple[int, ...]) -> Corrections:
     made = Corrections()
     for tokens in before:
-        made.learn(tokens, torch.tensor([2, 4]), torch.tensor([1.0, -0.5]))
+        made.learn(tokens, np.array([2, 4]), np.array([1.0, -0.5]))
     return made
 
 
@@ -46,7 +47,7 @@ def test_rows_stay_as_they_were() -> None:
 
 def test_no_error_is_taken_for_more_than_the_largest() -> None:
     made = Corrections()
-    made.learn((9,), torch.tensor([0, 1]), torch.tensor([50.0, -50.0]))
+    made.learn((9,), np.array([0, 1]), np.array([50.0, -50.0]))
     found = made.apply(torch.zeros(1, SIZE), [(9,)])[0]
     assert found[:2].tolist() == pytest.approx([SHARES[1] * LARGEST, -SHARES[1] * LARGEST])
 
@@ -62,6 +63,10 @@ class Row:
 
     def __init__(self, row: torch.Tensor) -> None:
         self.row, self.limits = row, Limits(1_000, 1_000, len(row))
+
+    @property
+    def missing(self) -> int:
+        return 0
 
     def sync(self, tokens: object) -> None:
         """The context is no matter."""

@@ -1,0 +1,58 @@
+"""What a draft model has evaluated below a context: rows of its engine's tree, in its order, and what it found at each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from specexec.drafters.belief import Candidates
+from specexec.tree import ROOT
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """token: the target's id. before: the last tokens, its own included.
+
+    log_q: fp32[V] of the draft as it is, at the temperature, where there was room to keep it.
+    """
+
+    token: int
+    parent: int
+    candidates: Candidates
+    before: tuple[int, ...]
+    log_q: torch.Tensor | None
+
+
+class Evaluated:
+    """Rows, parents first."""
+
+    def __init__(self, rows: Sequence[Row] = ()) -> None:
+        self.rows: list[Row] = []
+        self._child: dict[tuple[int, int], int] = {}
+        for row in rows:
+            self.add(row)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, row: Row) -> int:
+        self._child[row.parent, row.token] = len(self.rows)
+        self.rows.append(row)
+        return len(self.rows) - 1
+
+    def child(self, parent: int, token: int) -> int | None:
+        """The row below another, or below nothing for ROOT."""
+        return self._child.get((parent, token))
+
+    def below(self, tokens: Sequence[int]) -> "Evaluated":
+        """What hangs at the end of `tokens`, which lead down from row 0; empty where they lead nowhere."""
+        end: int | None = 0 if self.rows else None
+        for token in tokens:
+            end = None if end is None else self.child(end, token)
+        if end is None:
+            return Evaluated()
+        place = {end: 0}
+        for at in range(end + 1, len(self.rows)):
+            if self.rows[at].parent in place:
+                place[at] = len(place)
+        return Evaluated([replace(self.rows[at], parent=place.get(self.rows[at].parent, ROOT)) for at in place])
