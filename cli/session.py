@@ -10,6 +10,7 @@ from offload.stream import Streaming
 from specexec.answer import Answer, Endings
 from specexec.budget import Auto, Fixed
 from specexec.decode import decode
+from specexec.drafters.grow import Nothing
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import Interrupted
 from specexec.noise import Noise
@@ -78,6 +79,8 @@ class Session:
         made.seconds, made.streamed_bytes = time.perf_counter() - began, self._streamed_bytes - before
 
     def _budget(self, options: AnswerOptions) -> Budget:
+        if isinstance(self.drafter, Nothing):
+            return Fixed(0)
         return self.auto if options.budget is None else Fixed(options.budget)
 
     @property

@@ -9,6 +9,7 @@ FIRST = 32  # nodes of a tree when nothing is known about the machine
 HOPE = 1.0  # standard deviations by which a price that is not known yet is believed to be lower
 MEMORY = 0.9  # weight of all earlier passes in the rate when a new one comes
 IDLE = 3  # passes without a draft after which nothing looks for one
+SOME = 8  # of them, one is measured
 SELDOM = 64  # of them, between two looks at the most
 SPARE = 0.005  # the share of time spent on looking again
 FEW = 16  # tokens above node 0 beyond which a pass reads a prompt, and says little about the rate
@@ -58,7 +59,8 @@ class Auto:
         return self._idle < IDLE or self._idle % SELDOM == 0 or self._idle & (self._idle - 1) == 0
 
     def learn(self, pass_: Pass) -> None:
-        self.curve = self.curve.measured([pass_.missing + pass_.nodes], [pass_.seconds])
+        if self._idle < IDLE or self._idle % SOME == 0:
+            self.curve = self.curve.measured([pass_.missing + pass_.nodes], [pass_.seconds])
         seconds = pass_.seconds + pass_.draft_seconds
         self._spare = max(0.0, self._spare + SPARE * seconds - pass_.draft_seconds) if self._idle >= IDLE else 0.0
         self._idle = 0 if pass_.nodes > 1 else self._idle + 1

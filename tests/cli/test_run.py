@@ -36,7 +36,7 @@ def test_the_object_of_json_is_whole(specexec: Specexec) -> None:
 
 
 @pytest.mark.parametrize(("asked", "told"), [
-    ((), "tokens/s"), (("--budget", "8"), "as --budget asks"), (("--draft", "none"), "0 nodes")])
+    ((), "tokens/s"), (("--budget", "8"), "nodes a pass, as was asked for"), (("--draft", "none"), "0 nodes a pass")])
 def test_three_lines_say_how_much_was_drafted_and_why(specexec: Specexec, asked: tuple[str, ...], told: str) -> None:
     ran = specexec("run", "Once upon a time", "-n", "20", "-v", "--no-stats", *asked)
     lines = ran.err.splitlines()
