@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from specexec.cost import Curve
+from specexec.cost import HOPE, Curve
 from specexec.roles import Pass, Worth
 
 FIRST = 32  # nodes of a tree when nothing is known about the machine
-HOPE = 1.0  # standard deviations by which a price that is not known yet is believed to be lower
 MEMORY = 0.9  # weight of all earlier passes in the rate when a new one comes
 IDLE = 3  # passes without a draft after which nothing looks for one
 SOME = 8  # of them, one is measured

@@ -15,6 +15,7 @@ ANY = 20.0  # the same of the price of one token
 NOISE = 0.1  # of the log of one measurement
 OUTLIER = 0.3  # beyond it a measurement counts less and less: something else ran
 FIRST = 3  # measurements before any of them can be told to be an outlier
+HOPE = 1.0  # standard deviations by which a price that is not known yet is believed to be lower
 MEMORY = 0.97  # weight of all earlier passes when a new one comes: a context grows, neighbours come and go
 
 

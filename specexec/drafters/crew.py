@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specexec.cost import Curve
+from specexec.cost import HOPE, Curve
 from specexec.drafters.growing import Expander, Growing, Proposal
 from specexec.online import Vector
 from specexec.roles import Worth
 
-HOPE = 1.0  # standard deviations by which a price that is not known yet is believed to be lower
 SHARES = (0.6, 0.15, 0.05, 0.02)  # before anything is known: of a node's chance, what its children have, best first
 SLOWLY = 0.05  # the weight of a new round in that
 WORTH_LOOKING = 0.02  # tokens that a round must be able to add

@@ -43,7 +43,7 @@ class Grow:
         if worth.budget:
             self._before = context[-2] if len(context) > 1 else None
             penalties = Penalties(sampling, context[: noise.origin], context[noise.origin :])
-            self._grow(Setting(context, sampling, noise, penalties, worth.budget), worth)
+            self._grow(Setting(context, sampling, noise, penalties), worth)
             ranked = self._growing.ranked()
             self._chosen += sorted(ranked[: worth.size(self._chances(ranked))])
         return self._tree()

@@ -19,7 +19,6 @@ class Setting:
     sampling: Sampling
     noise: Noise
     penalties: Penalties
-    budget: int
 
     def after(self, before: "Setting | None") -> Sequence[int] | None:
         """The tokens that `before`'s context lacks; None where it lacks none, or what was found for it means nothing here."""

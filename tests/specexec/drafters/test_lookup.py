@@ -24,7 +24,7 @@ texts = st.lists(st.integers(0, 2), min_size=1, max_size=30)
 
 def setting(context: Sequence[int], seed: int | None = None) -> Setting:
     noise = Noise(seed or 0, 0, 0, SIZE, silent=seed is None)
-    return Setting(context, Sampling(), noise, Penalties(Sampling(), context, []), budget=50)
+    return Setting(context, Sampling(), noise, Penalties(Sampling(), context, []))
 
 
 def tree_at(context: Sequence[int], *below: int) -> Growing:
