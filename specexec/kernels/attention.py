@@ -9,6 +9,8 @@ from specexec.kernels import memory, table
 from specexec.tree import ROOT
 
 ROWS, DIMS = 16, 32  # keys lie in tiles of 16 rows; a head is filled with zeros to whole 32s
+EIGHT = 8  # rows that are gathered together
+EIGHTS = 8  # of them in a block
 
 
 def padded(head_dim: int) -> int:
@@ -24,6 +26,11 @@ def empty_cache(kv_heads: int, capacity: int, head_dim: int) -> tuple[torch.Tens
 
 def struct(keys: torch.Tensor, values: torch.Tensor) -> table.Cache:
     return table.Cache(keys.data_ptr(), values.data_ptr(), values.shape[1], values.shape[0], values.shape[2])
+
+
+def gathered(keys: torch.Tensor, values: torch.Tensor, eights: torch.Tensor) -> table.Gathered:
+    """Rows of a cache that another one's queries see before its own. eights: int32[kv_heads, blocks, 8], as kernels.h says."""
+    return table.Gathered(keys.data_ptr(), values.data_ptr(), eights.data_ptr(), values.shape[1], eights.shape[1])
 
 
 def place(keys: torch.Tensor, values: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: int) -> None:
@@ -62,6 +69,16 @@ def reference(
         sums.append(scores.logsumexp(-1).flatten())
         outs.append(torch.einsum("hgr,hrd->hgd", scores.softmax(-1), v[:, rows].double()).flatten(0, 1))
     return torch.stack(outs), torch.stack(sums)
+
+
+def gathered_reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same over rows of which each KV head has its own: seen is bool[n, kv_heads, rows]."""
+    grouped = q.double().view(len(q), len(k), -1, q.shape[2])
+    scores = torch.einsum("nhgd,hrd->nhgr", grouped, k.double()).masked_fill(~seen[:, :, None], -torch.inf)
+    out = torch.einsum("nhgr,hrd->nhgd", scores.softmax(-1), v.double())
+    return out.flatten(1, 2), scores.logsumexp(-1).flatten(1, 2)
 
 
 def path(parents: Sequence[int], row: int, committed: int) -> list[int]:
