@@ -1,7 +1,9 @@
 """What every engine over a KV cache does: settle it, evaluate what is missing with the tree, read logits in blocks."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 
@@ -30,12 +32,21 @@ class TreeEngine(ABC):
         self._tokens: list[int] = []
 
     @abstractmethod
-    def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
-        """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become."""
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
+        """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become.
+
+        root: which of the n is node 0, if any.
+        """
 
     @abstractmethod
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """fp32[k, >= vocabulary] of hidden[k, width]."""
+
+    def over(self, cache: KVCache) -> Self:
+        """Another engine of the same weights, which are not copied. The two cannot run at the same time."""
+        other = copy.copy(self)
+        other.cache, other.passes, other._tokens = cache, 0, []
+        return other
 
     @property
     def limits(self) -> Limits:
@@ -51,6 +62,11 @@ class TreeEngine(ABC):
         self._tokens = list(tokens)
 
     @torch.inference_mode()
+    def settle(self) -> None:
+        """Commits what of the synced tokens is evaluated already; the rest of the last tree is forgotten."""
+        self.cache.rebase(self._walked())
+
+    @torch.inference_mode()
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
         self._check_room(tree)
         self._settle(tree, first)
@@ -61,7 +77,8 @@ class TreeEngine(ABC):
             self.cache.rebase(range(len(chunk)))
         above = len(missing) - 1  # the row above node 0
         parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
-        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents])
+        root = None if first else len(missing)
+        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents], root)
         self._read(hidden[len(missing) :], reader, first)
 
     def _check_room(self, tree: DraftTree) -> None:
@@ -72,14 +89,17 @@ class TreeEngine(ABC):
 
     def _settle(self, tree: DraftTree, first: int) -> None:
         """Makes the cache hold a prefix of the tokens, as long as it can be, and of the tree its first nodes."""
+        path = self._walked()
+        if first and len(path) < len(self._tokens) - self.cache.length:
+            raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
+        self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
+
+    def _walked(self) -> list[int]:
+        """The rows of the tree that hold what the committed ones, cut where they hold something else, lack."""
         kept = _common(self.cache.tokens, self._tokens)
         if kept < self.cache.length:
             self.cache.truncate(kept)
-        missing = self._tokens[self.cache.length :]
-        path = self.cache.branches.walk(missing)
-        if first and len(path) < len(missing):
-            raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
-        self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
+        return self.cache.branches.walk(self._tokens[self.cache.length :])
 
     def _survivors(self, tree: DraftTree, first: int, end: int) -> list[int]:
         rows: list[int] = []
@@ -90,9 +110,9 @@ class TreeEngine(ABC):
             rows.append(row)
         return rows
 
-    def _evaluate(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
+    def _evaluate(self, tokens: Sequence[int], parents: Sequence[int], root: int | None = None) -> torch.Tensor:
         """Last hidden states [n, width]; the rows join the cache's tree. parents: rows of that tree, or ROOT."""
-        hidden = self._hidden(tokens, [*self.cache.branches.parents, *parents])
+        hidden = self._hidden(tokens, [*self.cache.branches.parents, *parents], root)
         self.cache.admit(tokens, parents)
         self.passes += 1
         return hidden

@@ -36,10 +36,29 @@ def gathered(keys: torch.Tensor, values: torch.Tensor, eights: torch.Tensor) -> 
 def place(keys: torch.Tensor, values: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: int) -> None:
     """k, v[kv_heads, n, head_dim] to the cache's rows from `row` on: what rope does, in torch."""
     n, dim = k.shape[1], k.shape[2]
-    rows = torch.arange(row, row + n)
-    keys[:, rows // ROWS, : dim // 2, rows % ROWS] = k.to(keys.dtype).view(len(k), n, -1, 2).transpose(0, 1)
+    place_keys(keys, k, row)
     order = torch.arange(dim)
     values[:, row : row + n, order // 32 * 32 + order % 16 * 2 + order % 32 // 16] = v.to(values.dtype)
+
+
+def place_keys(keys: torch.Tensor, k: torch.Tensor, row: int) -> None:
+    """k[kv_heads, n, head_dim] alone."""
+    rows = torch.arange(row, row + k.shape[1])
+    keys[:, rows // ROWS, : k.shape[2] // 2, rows % ROWS] = k.to(keys.dtype).view(*k.shape[:2], -1, 2).transpose(0, 1)
+
+
+def taken_keys(keys: torch.Tensor, count: int) -> torch.Tensor:
+    """fp32[kv_heads, count, dim]: a cache's first keys."""
+    tiles = keys[:, : -(-count // ROWS)].float()
+    return tiles.transpose(2, 3).flatten(3).flatten(1, 2)[:, :count]
+
+
+def mean_keys(keys: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """fp32[kv_heads, last - first, dim]: the means of eights first..last - 1 of a cache's keys."""
+    start = first // 2
+    tiles = keys[:, start : -(-last // 2)].float()
+    eights = tiles.view(*tiles.shape[:3], 2, EIGHT, 2).mean(4)  # [kv_heads, tiles, dim/2, 2, 2]
+    return eights.transpose(2, 3).flatten(3).flatten(1, 2)[:, first - 2 * start : last - 2 * start]
 
 
 def attend(

@@ -16,6 +16,7 @@ class Rows:
 
     positions: int64[n]. visible: bool[n, t], a row's ancestors and itself within its window. first_visible: int64[n], the first
     position its window reaches: 0, or position + 1 - window. parents: of all t rows. softcap: bound of the scores, or None.
+    root: which of the n is node 0, or None.
     """
 
     positions: torch.Tensor
@@ -23,6 +24,7 @@ class Rows:
     first_visible: torch.Tensor
     parents: Sequence[int]
     softcap: float | None = None
+    root: int | None = None
 
     @cached_property
     def windowed(self) -> bool:

@@ -27,7 +27,7 @@ def chosen(kv_heads: int, position: int, share: float, seed: int = 0) -> torch.T
 
 
 class World:
-    """`position` rows of another cache, of which each KV head sees some eights, and a cache whose first row comes after them."""
+    """`position` rows of another cache, of which each KV head sees some eights, and a cache that begins behind them."""
 
     def __init__(self, case: Made, position: int, eights: torch.Tensor, committed: int, parents: Sequence[int]) -> None:
         self.q, self.k, self.v = case
