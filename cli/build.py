@@ -6,9 +6,10 @@ from dataclasses import replace
 import torch
 
 from cli.codec import Codec
+from cli.drafting import SELF, check, own, sighted
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
-from cli.ledger import draft_bytes
+from cli.ledger import draft_bytes, view_bytes
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.options import Nodes
 from cli.session import Session
@@ -28,7 +29,7 @@ from specexec.roles import Drafter, Engine
 from specexec.vocabulary import match
 
 __all__ = ["ModelOptions", "open_session", "versions"]
-MODELLESS = ("none", "lookup", "random")
+MODELLESS = ("none", "lookup", "random", SELF)
 
 
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
@@ -36,6 +37,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     model = opened(find(options.model, "target"))
     names = resolve(options)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    drafts += view_bytes(model, options) if SELF in names else 0
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
@@ -62,7 +64,10 @@ def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: i
 def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     if "none" in names:
         return Nothing()
-    expanders = [found for name in names for found in _expanders(name, options, engine, codec, interrupt)]
+    expanders = [found for name in names if name != SELF for found in _expanders(name, options, engine, codec, interrupt)]
+    if SELF in names:
+        assert isinstance(engine, TreeEngine)
+        return Grow([own(engine, options, expanders), *expanders], engine.limits.context)
     idle = engine.source if isinstance(engine, TreeEngine) and isinstance(engine.source, Streamer) else None
     return Grow(expanders, engine.limits.context, idle)
 
@@ -73,6 +78,7 @@ def resolve(options: ModelOptions) -> list[str]:
     names = list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
     if "none" in names and len(names) > 1:
         raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
+    check(names, options.draft_kv)
     return names
 
 
@@ -85,11 +91,12 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
     everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
-    context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
+    trained = model.config.get("max_position_embeddings", target.limits.context)
+    context = min(target.limits.context, trained)
     alone = replace(options, model=name, quant=draft_quant(options), context=context, ram=everything,
                     vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt)
-    return [ModelExpander(draft, fitting)]
+    return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
 
 
 def versions() -> dict[str, str]:

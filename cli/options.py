@@ -106,7 +106,7 @@ class Size(click.ParamType[int]):
 
 quiet_option = _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 draft_option = _option("--draft", aliases=("--draft-model", "-md"), multiple=True, default=("auto",), show_default=True,
-                       metavar="NAME", help="auto, none, lookup, bundled, random, or a model folder; repeatable.")
+                       metavar="NAME", help="auto, none, lookup, bundled, self, random, or a model folder; repeatable.")
 context_option = _option("--ctx-size", aliases=("--ctx", "--num-ctx", "--context-length"), type=click.IntRange(min=2),
                          help="Positions; default the model's own.")
 ram_option = _option("--ram", type=Size(), metavar="SIZE",
@@ -122,6 +122,8 @@ model_options = _all(
     draft_option,
     _option("--budget", aliases=("--draft-max", "--num-draft-tokens"), type=Nodes(), default=AUTO, show_default=True,
             help="Nodes of the draft tree that one pass of the model checks; auto finds what is fastest."),
+    _option("--draft-kv", type=click.Choice(["auto", "full", "window", "retrieval"]), default=AUTO, show_default=True,
+            help="What a draft keeps of a long context; never changes the text."),
     context_option,
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),

@@ -23,7 +23,7 @@ SAMPLING = tuple(field.name for field in fields(Sampling))
 def model_options(given: Mapping[str, Any]) -> ModelOptions:
     return ModelOptions(given["model"], tuple(given["draft"]), given["device"], given["dtype"], given["ctx_size"],
                         given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"],
-                        max(TREE, (_nodes(given) or 0) + 1))
+                        max(TREE, (_nodes(given) or 0) + 1), given.get("draft_kv", AUTO))
 
 
 def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOptions:

@@ -15,6 +15,7 @@ from specexec.kernels import linear, rows, table
 from specexec.kernels.linear import Activations
 from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
+from specexec.kv.window import BlockWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import depths
 
@@ -49,6 +50,9 @@ class KernelEngine(TreeEngine):
         assert isinstance(cache, KernelCache)
         other.blocks, other._room, other._layers = cache, Workspace(self.shape, 1, self.bits), {}
         return other
+
+    def _window(self) -> KVCache:
+        return BlockWindow(len(self.windows), self.shape.kv_heads, self.shape.head_dim, self.angles.frequencies)
 
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         n, length = len(tokens), self.blocks.length

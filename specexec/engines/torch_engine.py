@@ -9,11 +9,13 @@ from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from specexec.engines import attention
+from specexec.engines.angles import Angles
 from specexec.engines.device import ROUNDING
 from specexec.engines.quant_linear import quantise_linears
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import Damaged, Interrupted
 from specexec.kv.cache import KVCache, Rows
+from specexec.kv.window import DenseWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import ancestor_mask, depths
 
@@ -79,6 +81,9 @@ class TorchEngine(TreeEngine):
         self._held = ExitStack()
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
         self.model = self._build(config, dtype, quant)
+
+    def _window(self) -> KVCache:
+        return DenseWindow(len(self.model.model.layers), Angles(self.model.config).frequencies)
 
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         run = _Run(self.cache, parents, len(tokens), root, self.device)

@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -15,6 +16,7 @@ from specexec.tree import ROOT, DraftTree
 READER_ROWS = 64
 READER_BYTES = 2**23  # larger temporaries are mapped and faulted in anew each time: up to 10 times slower, measured
 LARGEST_TREE = 2048
+WINDOW_TREE = 256  # over a window: what a small model reads in one pass adds to the distances it sees
 
 
 class TreeEngine(ABC):
@@ -47,6 +49,16 @@ class TreeEngine(ABC):
         other = copy.copy(self)
         other.cache, other.passes, other._tokens = cache, 0, []
         return other
+
+    def forgetting(self, context: int) -> Self:
+        """Another one, over a cache that keeps a window of a context that may be longer than the model has learnt."""
+        other = self.over(self._window())
+        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE))
+        return other
+
+    @abstractmethod
+    def _window(self) -> KVCache:
+        """A cache of a window, of this model."""
 
     @property
     def limits(self) -> Limits:

@@ -61,7 +61,7 @@ class Means:
 
     def _room(self, like: torch.Tensor, count: int) -> None:
         if self._found.dim() == 1 or self._found.shape[1] < count:
-            larger = like.new_empty(like.shape[0], max(count, 2 * self._count), like.shape[2])
+            larger = like.new_empty(like.shape[0], max(count, self._count * 5 // 4), like.shape[2])
             if self._count:
                 larger[:, : self._count] = self._found[:, : self._count]
             self._found = larger
