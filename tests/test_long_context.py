@@ -1,4 +1,4 @@
-"""Promise 1 with drafts that see a part of the context: whatever the tiers, budgets and rebuilds, the text is plain decoding's."""
+"""Promise 1 where drafts see a part of the context: whatever the tiers, budgets and rebuilds, plain decoding's text."""
 
 import gzip
 from collections.abc import Sequence

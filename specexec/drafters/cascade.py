@@ -22,10 +22,13 @@ class Cascade:
         self.tokens = self.passes = 0  # that the tier took, of its own picks, in passes with a guess
         self._drafting = 0.0  # seconds of the last guess
 
-    def guess(self, context: Sequence[int], setting: Setting, beside: int) -> DraftTree:
-        """Below `context`'s end, of a pass that evaluates `beside` tokens besides. setting: of the tree above."""
+    def guess(self, context: Sequence[int], setting: Setting, beside: int, room: int) -> DraftTree:
+        """Below `context`'s end, `room` nodes at most, of a pass that evaluates `beside` tokens besides.
+
+        setting: of the tree above.
+        """
         began = time.perf_counter()
-        guess = self.drafter.draft(context, self.budget.worth(beside), setting.sampling, setting.noise)
+        guess = self.drafter.draft(context, self.budget.worth(beside).within(room), setting.sampling, setting.noise)
         self._drafting = time.perf_counter() - began
         return guess
 

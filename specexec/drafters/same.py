@@ -79,18 +79,13 @@ class Same(ModelExpander):
         if self.cascade is None:
             return super()._look(asked, also)
         beside = len(asked) - 1 + self.engine.missing
-        guess, context = self._guessed(self.cascade, asked, beside)
+        context = [*self.setting.context[:-1], *asked[0].path]
+        room = self.engine.limits.tree - len(self._evaluated) - len(asked)
+        guess = self.cascade.guess(context, self.setting, beside, room)
         picks = self.cascade.picks(guess, context, self.setting)
         began = time.perf_counter()
         super()._look([*asked, *self._below(asked[0], guess, len(asked))], _of_guess(picks, len(asked)))
         return self.cascade.judge(guess, picks, beside, time.perf_counter() - began)
-
-    def _guessed(self, cascade: Cascade, asked: Sequence[Asked], beside: int) -> tuple[DraftTree, list[int]]:
-        """(what there is room for, the context it hangs below)."""
-        context = [*self.setting.context[:-1], *asked[0].path]
-        guess = cascade.guess(context, self.setting, beside)
-        room = self.engine.limits.tree - len(self._evaluated) - len(asked)
-        return guess if len(guess) <= room else DraftTree((context[-1],)), context
 
     def _below(self, best: Asked, guess: DraftTree, count: int) -> list[Asked]:
         """The guess's nodes but the first, which is the first of `count` rows before them."""
