@@ -21,7 +21,7 @@ class Gather:
     """
 
     rows: int = 4096
-    chunk: int = 8
+    chunk: int = 16
     first: int = 16
     recent: int = 64
     stride: int = 128
@@ -117,7 +117,8 @@ class Choice:
         each = of.chunk // EIGHT
         eights = chosen[..., None] * each + torch.arange(each)
         self._chosen, self._covered = eights.flatten(2).int(), min(recent, chunks) * of.chunk
-        self._stale, self.made = False, self.made + 1
+        self._stale = of.scored and not self.base.queries  # nobody has asked yet
+        self.made += 1
 
     def _best(self, layer: int, first: int, last: int, take: int) -> torch.Tensor:
         """int64[kv_heads, take] of chunks first..last - 1, in order; the last ones where nobody has asked yet."""

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import LlamaConfig
 from cli.bench import machine
 from cli.build import ModelOptions, open_session
 from cli.interrupt import Interrupt
+from specexec.drafters.model import unread
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.blocks import BlockCache
@@ -38,7 +40,7 @@ SHAPE: dict[str, Any] = {
 CONTEXTS, NODES = (8192, 16384, 32768, 65536), (1, 8)
 RETRIEVAL = Gather()
 WINDOW = replace(RETRIEVAL, scored=False)
-CONSTANT = 1.1  # what a pass at the longest context may take of one at the shortest
+NOVEL = Path(__file__).parents[3] / "shared" / "data" / "text" / "long_novel.txt.gz"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def tiers(engine: KernelEngine, context: int) -> dict[str, tuple[TreeEngine, int
     views = {name: full.over(BlockGathering(base, of)) for name, of in (("retrieval", RETRIEVAL), ("window", WINDOW))}
     for one in (full, *views.values()):
         one.sync(tokens)
-        one.forward(chain(1), lambda first, logits: None)  # somebody asks
+        one.forward(chain(1), unread)  # somebody asks
     draft = engine.forgetting(131072)
     assert isinstance(draft.cache, BlockCache)
     fill(draft, draft.cache, tokens, 256)
@@ -97,9 +99,7 @@ def passes(chosen: argparse.Namespace) -> list[Cell]:
     cells = []
     for n in NODES:
         for name in ("retrieval", "window", "window draft", "full"):
-            arms: dict[str, Callable[[], object]] = {
-                str(context): lambda one=found[name][0]: one.forward(chain(n), lambda first, logits: None)  # type: ignore[misc]
-                for context, found in made.items()}
+            arms = {str(context): partial(found[name][0].forward, chain(n), unread) for context, found in made.items()}
             timed = alternate(arms, chosen.rounds, patience=chosen.patience)
             cells += [Cell(name, context, n, timed.seconds[str(context)], made[context][name][1] * row, timed.elsewhere)
                       for context in made]
@@ -108,9 +108,11 @@ def passes(chosen: argparse.Namespace) -> list[Cell]:
 
 def passes_table(cells: Sequence[Cell]) -> str:
     contexts = sorted({c.context for c in cells})
-    lines = [f"ms a pass, {SHAPE['num_hidden_layers']} layers, {SHAPE['num_key_value_heads']} KV heads x {SHAPE['head_dim']}", "",
-             f"| tier | nodes | {' | '.join(f'{context:,}' for context in contexts)} | longest over shortest | MB read at the longest "
-             "| others |", "|---|---:|" + "---:|" * (len(contexts) + 3)]
+    heading = " | ".join(f"{context:,}" for context in contexts)
+    heads = f"{SHAPE['num_key_value_heads']} KV heads x {SHAPE['head_dim']}"
+    lines = [f"ms a pass of {SHAPE['num_hidden_layers']} layers, {heads}", "",
+             f"| tier | nodes | {heading} | longest over shortest | MB read at the longest | others |",
+             "|---|---:|" + "---:|" * (len(contexts) + 3)]
     for name, n in dict.fromkeys((c.tier, c.nodes) for c in cells):
         own = sorted((c for c in cells if (c.tier, c.nodes) == (name, n)), key=lambda c: c.context)
         lines.append(f"| {name} | {n} | {' | '.join(f'{1e3 * c.seconds:.2f}' for c in own)} "
@@ -226,7 +228,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--length", type=int, default=960, help="tokens of a text")
     parser.add_argument("--ahead", type=int, default=32, help="of them, read by the view")
-    parser.add_argument("--text", type=Path, default=Path(__file__).parents[3] / "shared" / "data" / "text" / "long_novel.txt.gz")
+    parser.add_argument("--text", type=Path, default=NOVEL)
     return parser.parse_args()
 
 
