@@ -13,8 +13,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 VOCABULARY, DIM, WIDTH, HEAD = 512, 32, 128, 128
 TOKEN, BEFORE, OUT = slice(0, DIM), slice(DIM, 2 * DIM), slice(2 * DIM, 3 * DIM)  # of the stream
 FAST = 16  # pairs that tell one position from the next
-SLOW = slice(48, 64)  # pairs that hardly turn within 32,768 positions
-BASE = 1e6
+SLOW = slice(48, 64)  # pairs that hardly turn within 65,536 positions
+BASE = 1e8
 FACTS, TOPIC = 400, 12  # the first token of a passage; dimensions that its tokens share
 
 
@@ -40,8 +40,8 @@ def save(folder: Path) -> Path:
         norm.weight.fill_(1.0)
     first, second = (layer.self_attn for layer in model.model.layers)
     angles = BASE ** (-torch.arange(FAST) / 64)
-    first.q_proj.bias[:FAST], first.q_proj.bias[64 : 64 + FAST] = 13 * angles.cos(), -13 * angles.sin()
-    first.k_proj.bias[:FAST] = 13.0
+    first.q_proj.bias[:FAST], first.q_proj.bias[64 : 64 + FAST] = 16 * angles.cos(), -16 * angles.sin()
+    first.k_proj.bias[:FAST] = 16.0
     _copy(first.v_proj.weight, torch.arange(DIM), TOKEN, 1.0)
     first.o_proj.weight[BEFORE, :DIM] = 0.5 * torch.eye(DIM)
     places = torch.cat((torch.arange(64)[SLOW], 64 + torch.arange(64)[SLOW]))
@@ -55,3 +55,12 @@ def save(folder: Path) -> Path:
 
 def _copy(weight: torch.Tensor, rows: torch.Tensor, columns: slice, scale: float) -> None:
     weight[rows, columns] = scale * torch.eye(DIM)
+
+
+def text(length: int, tokens: int) -> tuple[list[int], list[int]]:
+    """(filler with a fact of so many tokens at a tenth of it, ending with the fact's first four; the rest of the fact)."""
+    random = torch.Generator().manual_seed(length)
+    filler = torch.randint(0, FACTS, (length,), generator=random).tolist()
+    fact = (FACTS + torch.randperm(VOCABULARY - FACTS, generator=random)[:tokens]).tolist()
+    at = length // 10
+    return [*filler[:at], *fact, *filler[at:], *fact[:4]], fact[4:]

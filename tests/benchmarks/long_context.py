@@ -1,16 +1,20 @@
 """What a pass of each tier takes, by the length of the context; and what tiers that see a part of it still know:
 
-    python -m tests.benchmarks.long_context [--only passes knowledge] [--rounds 20]
+    python -m tests.benchmarks.long_context [--only passes knowledge recall] [--rounds 20]
 
 passes: a random model whose keys and values are most of what a pass reads, with caches filled with random rows. Contexts take
 turns. knowledge: the bundled model on the long novel and on planted quotations, by what a view may see: its picks beside those
-of the model that sees everything. Tables in markdown; one line of JSON comes last.
+of the model that sees everything. recall: a model made by hand repeats a passage from deep in its prompt, plainly and drafting
+for itself over a view, in turns. Tables in markdown; one line of JSON comes last.
 """
 
 import argparse
 import gzip
 import json
 import math
+import statistics
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,15 +27,26 @@ from transformers import LlamaConfig
 from cli.bench import machine
 from cli.build import ModelOptions, open_session
 from cli.interrupt import Interrupt
+from specexec.answer import Answer, Endings
+from specexec.budget import Auto, Fixed
+from specexec.decode import decode
+from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.model import unread
+from specexec.drafters.same import Same
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.blocks import BlockCache
 from specexec.kv.choice import Gather
 from specexec.kv.retrieval import BlockGathering
+from specexec.noise import Noise
+from specexec.roles import Budget, Drafter
+from specexec.sampling import Sampling
 from specexec.tree import ROOT, DraftTree
+from tests import quantised, recall
+from tests.benchmarks.budget import interval
 from tests.benchmarks.kernel_model import Random
 from tests.benchmarks.timing import alternate
+from tests.specexec.test_decode import Letters
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 1024, "num_hidden_layers": 6, "intermediate_size": 1024, "num_attention_heads": 8,
@@ -40,6 +55,8 @@ SHAPE: dict[str, Any] = {
 CONTEXTS, NODES = (8192, 16384, 32768, 65536), (1, 8)
 RETRIEVAL = Gather()
 WINDOW = replace(RETRIEVAL, scored=False)
+PARTS = ["passes", "knowledge", "recall"]
+PASSAGE, BUDGET, WARM = 104, 64, 2  # tokens; nodes of a tree at the most; answers that only teach
 NOVEL = Path(__file__).parents[3] / "shared" / "data" / "text" / "long_novel.txt.gz"
 
 
@@ -217,9 +234,73 @@ def knowledge_table(cells: Sequence[Known]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Recalled:
+    """Seconds of decoding alone. ratio: plain decoding's over these, the median of pairs, and 95 % of their mean."""
+
+    drafts: str
+    context: int
+    tokens_per_second: float
+    tokens_per_pass: float
+    ratio: float
+    interval: list[float]
+    same_text: bool
+
+
+def recalled(chosen: argparse.Namespace) -> list[Recalled]:
+    with tempfile.TemporaryDirectory() as folder:
+        engine = quantised.engine(recall.save(Path(folder)), "int8", 16, vocabulary=recall.VOCABULARY)
+    cells = []
+    for context in chosen.recall:
+        prompt, fact = recall.text(context, PASSAGE)
+        views = {"plain": None, "retrieval": RETRIEVAL, "window": WINDOW}
+        drafters = {name: drafting(engine, of) if of else (Nothing(), Fixed(0)) for name, of in views.items()}
+        runs: dict[str, list[tuple[float, int, list[int]]]] = {name: [] for name in drafters}
+        for number in range(chosen.pairs + WARM):
+            for name in sorted(drafters, reverse=bool(number % 2)):
+                runs[name].append(repeated(engine, *drafters[name], prompt, len(fact)))
+        cells += [of_runs(name, context, runs[name][WARM:], runs["plain"][WARM:]) for name in runs]
+    return cells
+
+
+def drafting(engine: KernelEngine, of: Gather) -> tuple[Drafter, Budget]:
+    return Grow([Same(engine, BlockGathering(blocks(engine), of))], engine.limits.context), Auto(BUDGET)
+
+
+def repeated(
+    engine: KernelEngine, drafter: Drafter, budget: Budget, prompt: Sequence[int], tokens: int
+) -> tuple[float, int, list[int]]:
+    """(seconds, passes, ids) of an answer but for its first pass, which reads the prompt."""
+    answer = Answer(Letters(), prompt, Endings(frozenset(), 2**30, max_tokens=tokens))
+    noise = Noise(0, 0, len(prompt), recall.VOCABULARY, silent=True)
+    steps = decode(engine, drafter, budget, Sampling(0.0), noise, prompt, answer)
+    next(steps)
+    began = time.perf_counter()
+    passes = len(list(steps))
+    return time.perf_counter() - began, passes, answer.ids
+
+
+def of_runs(name: str, context: int, own: Sequence[tuple[float, int, list[int]]], plain: Sequence[Any]) -> Recalled:
+    ratios = [its[0] / run[0] for run, its in zip(own, plain, strict=True)]
+    tokens = len(own) * (len(own[0][2]) - 1)
+    return Recalled(name, context, tokens / sum(run[0] for run in own), tokens / sum(run[1] for run in own),
+                    statistics.median(ratios), interval(ratios), all(run[2] == plain[0][2] for run in own))
+
+
+def recalled_table(cells: Sequence[Recalled]) -> str:
+    lines = ["| draft's view | context | tokens/s | tokens a pass | over plain (95 %) | same text |",
+             "|---|---:|---:|---:|---:|---|"]
+    for c in cells:
+        lines.append(f"| {c.drafts} | {c.context:,} | {c.tokens_per_second:.1f} | {c.tokens_per_pass:.2f} "
+                     f"| {c.ratio:.2f} ({c.interval[0]:.2f} to {c.interval[1]:.2f}) | {'yes' if c.same_text else 'NO'} |")
+    return "\n".join(lines)
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=["passes", "knowledge"], default=["passes", "knowledge"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--recall", type=int, nargs="+", default=[32768, 65536], help="contexts of recall")
+    parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--patience", type=int, default=40, help="rounds beside busy processes that are done again")
     parser.add_argument("--contexts", type=int, nargs="+", default=list(CONTEXTS))
@@ -243,6 +324,10 @@ def main() -> None:
         known = knowledge(chosen)
         print(knowledge_table(known) + "\n", flush=True)
         made["knowledge"] = [asdict(cell) for cell in known]
+    if "recall" in chosen.only:
+        again = recalled(chosen)
+        print(recalled_table(again) + "\n", flush=True)
+        made["recall"] = [asdict(cell) for cell in again]
     print(json.dumps({"machine": machine(), **made}))
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-import torch
 
 from specexec.budget import Fixed
 from specexec.decode import decode
@@ -33,15 +32,6 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> KernelEngine:
     return engine(folder, "int8", 16, vocabulary=recall.VOCABULARY)
 
 
-def text(length: int) -> tuple[list[int], list[int]]:
-    """(filler with the fact at a tenth of it, ending with the fact's first four tokens; the rest of the fact)."""
-    random = torch.Generator().manual_seed(length)
-    filler = torch.randint(0, recall.FACTS, (length,), generator=random).tolist()
-    fact = (recall.FACTS + torch.randperm(recall.VOCABULARY - recall.FACTS, generator=random)[:FACT]).tolist()
-    at = length // 10
-    return [*filler[:at], *fact, *filler[at:], *fact[:4]], fact[4:]
-
-
 def written(target: KernelEngine, drafter: Drafter, prompt: Sequence[int], tokens: int) -> tuple[list[int], float]:
     """(ids, tokens a pass)."""
     answer = answer_of(tokens, prompt)
@@ -57,7 +47,7 @@ def own(target: KernelEngine, of: Gather) -> Grow:
 
 @pytest.mark.parametrize("length", [2_000, 6_000])
 def test_what_is_recalled_is_drafted_by_retrieval_alone(target: KernelEngine, length: int) -> None:
-    prompt, fact = text(length)
+    prompt, fact = recall.text(length, FACT)
     assert written(target, Nothing(), prompt, len(fact)) == (fact, 1.0)
     ids, retrieved = written(target, own(target, RETRIEVAL), prompt, len(fact))
     assert ids == fact
