@@ -9,7 +9,7 @@ from cli.codec import Codec
 from cli.drafting import SELF, check, own, sighted
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
-from cli.ledger import draft_bytes, view_bytes
+from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.options import Nodes
 from cli.session import Session
@@ -22,6 +22,7 @@ from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild
 from specexec.engines.device import choose_device, choose_threads
+from specexec.engines.families import admit
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
@@ -37,7 +38,9 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     model = opened(find(options.model, "target"))
     names = resolve(options)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
-    drafts += view_bytes(model, options) if SELF in names else 0
+    if SELF in names and isinstance(model, Store):
+        context = positions(admit(model.config), options.context, STORE_CONTEXT)
+        drafts += view_bytes(sizes(model), context, options.tree)
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))

@@ -30,12 +30,14 @@ def plan(model: str, as_json: bool, **given: Any) -> int:
 def _forecast(model: str, given: dict[str, Any]) -> "Forecast":
     from cli import forecast, home, render
     from cli.build import MODELLESS, resolve
+    from cli.drafting import SELF
     from cli.models import ModelOptions
     from cli.subject import draft, target
     from offload.measured import Measured
 
     names = resolve(ModelOptions(model, given["draft"]))
     subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
-    asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"], int(given["activations"]))
+    asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"], int(given["activations"]),
+                           SELF in names)
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

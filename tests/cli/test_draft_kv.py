@@ -7,13 +7,16 @@ import pytest
 
 from cli.build import open_session
 from cli.interrupt import Interrupt
+from cli.ledger import sizes, view_bytes
 from cli.models import ModelOptions
+from offload.store import Store
 from specexec.drafters.grow import Grow
-from specexec.drafters.model import ModelExpander
+from specexec.drafters.model import ModelExpander, unread
 from specexec.drafters.same import Same
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
+from specexec.tree import DraftTree
 from tests.cli.conftest import Specexec, least
 from tests.kernels import need
 
@@ -103,3 +106,20 @@ def test_one_that_does_not_does(specexec: Specexec, bundled_store: Path) -> None
     assert [code for code, _, _ in answers] == [0, 0]
     assert json.loads(answers[0][1])["text"] == json.loads(answers[1][1])["text"]
     assert json.loads(answers[1][1])["tokens_per_pass"] > 1.5
+
+
+def test_the_ledger_counts_it(bundled_store: Path) -> None:
+    """What a view and its engine come to hold is no more than what was planned."""
+    session = open_session(ModelOptions(str(bundled_store), ("self",)), Interrupt())
+    assert isinstance(session.drafter, Grow)
+    own = session.drafter.expanders[0]
+    assert isinstance(own, Same)
+    assert isinstance(own.view, Gathering)
+    context = list(range(3, 1003))
+    session.target.sync(context)
+    session.target.forward(DraftTree((5,)), unread)
+    session.target.settle()
+    own.engine.sync(context)
+    own.engine.forward(DraftTree((5,)), unread)
+    store = Store(bundled_store)
+    assert 0 < own.view.nbytes < view_bytes(sizes(store), session.context, ModelOptions().tree)
