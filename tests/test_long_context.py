@@ -16,12 +16,13 @@ from specexec.budget import Fixed
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
-from specexec.drafters.model import ModelExpander
+from specexec.drafters.model import ModelExpander, unread
 from specexec.drafters.same import Same
 from specexec.kv.choice import Choice, Gather
 from specexec.kv.retrieval import KINDS, Gathering
 from specexec.kv.window import Sight
 from specexec.sampling import Sampling
+from specexec.tree import DraftTree
 from tests.kernels import need
 
 FEW = Gather(rows=64, chunk=8, first=16, recent=16, stride=16)
@@ -138,6 +139,17 @@ def test_the_cascade_drafts_and_its_tiers_take_what_the_tier_below_wrote(shared:
     assert written(of, drafting, prompt, options) == plain(of, prompt, options)
     assert cascade.passes > 10
     assert cascade.tokens / cascade.passes > 1.3
+
+
+@pytest.mark.parametrize("quant", ["int8", None])
+def test_a_window_reads_no_more_of_a_prompt_than_it_keeps(quant: str | None, shared: Path) -> None:
+    of = open_session(ModelOptions(drafts=("none",), quant=quant), Interrupt())
+    windowed = of.target.forgetting(100_000)
+    prompt = novel(of, shared, 3_000)
+    windowed.sync(prompt[:-1])
+    windowed.forward(DraftTree((prompt[-1],)), unread)
+    assert windowed.passes <= 4
+    assert windowed.cache.length + len(windowed.cache.branches) == len(prompt)
 
 
 class Stops:

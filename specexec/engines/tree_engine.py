@@ -82,11 +82,11 @@ class TreeEngine(ABC):
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
         self._check_room(tree)
         self._settle(tree, first)
-        missing = self._tokens[self.cache.length :]
-        while len(missing) > self.limits.tree:
-            chunk, missing = missing[: self.limits.tree], missing[self.limits.tree :]
+        while len(missing := self._tokens[self.cache.length :]) > self.limits.tree:
+            chunk = missing[: self.limits.tree]
             self._evaluate(chunk, range(ROOT, len(chunk) - 1))
             self.cache.rebase(range(len(chunk)))
+            self.cache.leap(missing[len(chunk) :])
         above = len(missing) - 1  # the row above node 0
         parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
         root = None if first else len(missing)

@@ -61,6 +61,9 @@ class Committed(ABC):
         self._branches, self.version = branches, self.version + bool(path)
         return remap
 
+    def leap(self, tokens: Sequence[int]) -> None:
+        """All rows are seen."""
+
     def truncate(self, length: int) -> int:
         if length < self.length:
             self.version += 1

@@ -76,6 +76,9 @@ class View(ABC, Generic[Seen, Own]):
     def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
         return self._fresh().rebase(path, survivors)
 
+    def leap(self, tokens: Sequence[int]) -> None:
+        """The tail's rows are all seen."""
+
     def truncate(self, length: int) -> int:
         tail = self._fresh()
         if length >= self._seen:

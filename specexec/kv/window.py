@@ -75,14 +75,27 @@ class Sliding(Committed):
     def view(self, kind: str) -> KVCache:
         raise WrongUsage(f'a KV cache that forgets has no view "{kind}".', hint="--draft-kv full")
 
+    def leap(self, tokens: Sequence[int]) -> None:
+        unseen = len(tokens) - self.sight.recent
+        if unseen > 0 and self._held >= self.sight.sinks:
+            self._tokens += tokens[:unseen]
+            self._close_up(self.sight.sinks)
+
     def _slide(self, survivors: int) -> None:
         """Drops the oldest of the recent rows."""
         sinks, recent = self.sight.sinks, self.sight.recent
+        self._move(sinks, range(self._held - recent, self._held + survivors))
+        self._close_up(sinks + recent)
+
+    def _keep_sinks(self) -> None:
         if not self.start:
             self._sinks = [self._first_keys(layer) for layer in range(self.layers)]
-        self._move(sinks, range(self._held - recent, self._held + survivors))
-        self._held = sinks + recent
-        self._stand(self.length - self._held)
+
+    def _close_up(self, held: int) -> None:
+        """So many rows are left: the sinks move up to the others."""
+        self._keep_sinks()
+        self._held = held
+        self._stand(self.length - held)
         for layer, keys in enumerate(self._sinks):
             self._put_first_keys(layer, turned(keys, self.start, self.frequencies))
 

@@ -117,6 +117,22 @@ def test_behind_what_it_holds_it_starts_anew(make: Made, tolerance: float) -> No
 
 
 @makers
+@pytest.mark.parametrize("before", [16, 40, 100])
+def test_what_nobody_would_see_is_leapt_over(make: Made, tolerance: float, before: int) -> None:
+    text = Text(make(SIGHT))
+    text.add(before, tolerance)
+    text.cache.leap(range(300))
+    assert text.cache.length == before + 300 - SIGHT.recent
+    text.rows += [text.normal(LAYERS, 2, KV_HEADS, DIM) for _ in range(300 - SIGHT.recent)]
+    text.kept = list(range(SIGHT.sinks))
+    for n in (SIGHT.recent, 1, 30, 1):
+        text.add(n, tolerance)
+        text.slid(SIGHT)
+    text.cache.leap(range(SIGHT.recent))
+    assert text.cache.length == len(text.rows), "all of these will be seen"
+
+
+@makers
 def test_a_subtree_outlives_a_slide(make: Made, tolerance: float) -> None:
     text = Text(make(SIGHT))
     text.add(SIGHT.most, tolerance)
