@@ -123,8 +123,11 @@ class KVCache(Protocol):
     def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
         """Commits the rows of `path`; `survivors`, below its end, stay as the new tree's rows. Returns {old row: new row}."""
 
-    def leap(self, tokens: Sequence[int]) -> None:
-        """Before these tokens are evaluated, and with no tree: commits, without rows, those whose rows nobody would see."""
+    def leap(self, tokens: Sequence[int]) -> int:
+        """Before these tokens are evaluated, and with no tree: commits, without rows, those whose rows nobody would see.
+
+        Returns how many.
+        """
 
     def truncate(self, length: int) -> int:
         """Forgets the tree, and rows from `length` on; returns the length really kept, at most `length`."""

@@ -75,11 +75,13 @@ class Sliding(Committed):
     def view(self, kind: str) -> KVCache:
         raise WrongUsage(f'a KV cache that forgets has no view "{kind}".', hint="--draft-kv full")
 
-    def leap(self, tokens: Sequence[int]) -> None:
+    def leap(self, tokens: Sequence[int]) -> int:
         unseen = len(tokens) - self.sight.recent
-        if unseen > 0 and self._held >= self.sight.sinks:
-            self._tokens += tokens[:unseen]
-            self._close_up(self.sight.sinks)
+        if unseen <= 0 or self._held < self.sight.sinks:
+            return 0
+        self._tokens += tokens[:unseen]
+        self._close_up(self.sight.sinks)
+        return unseen
 
     def _slide(self, survivors: int) -> None:
         """Drops the oldest of the recent rows."""
