@@ -5,10 +5,12 @@ import shutil
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 
 import click
 
 from cli.render import note
+from offload.convert import size
 
 WINDOW = 10.0  # seconds that a rate is taken over
 EVERY, OFTEN, SELDOM = 0.1, 2.0, 30.0  # seconds between rewritten lines; at least and at most between plain ones,
@@ -39,6 +41,9 @@ class Progress:
         if self._bars and self._due(now):
             self._mark(now)
             self._show(what.removesuffix(".safetensors"))
+
+    def resume(self, here: Mapping[str, int], total: int) -> None:
+        self.say(f"resuming: {size(sum(here.values()))} of {size(total)} already here, verified")
 
     def say(self, text: str) -> None:
         self.clear()

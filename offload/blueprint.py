@@ -93,5 +93,8 @@ class Watcher(Protocol):
 
     def advance(self, what: str, count: int) -> None: ...
 
+    def resume(self, here: Mapping[str, int], total: int) -> None:
+        """The work goes on: these files, of so many bytes, were found whole. total: bytes of all."""
+
     def say(self, text: str) -> None:
         """A line worth keeping."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from offload.blueprint import Blueprint, File, Watcher
 from offload.errors import OffloadError, Refused
 from offload.journal import Partial
+from offload.lock import locked
 from offload.manifest import NAME, Entry, Identity, Manifest, is_store, read_manifest
 from offload.sheet import workers
 from offload.writing import FULL, NoRoom, entry_of, settle, write
@@ -21,21 +22,27 @@ def convert(blueprint: Blueprint, out: Path, watcher: Watcher) -> bool:
     """Makes the store at `out`; False: it was there already, of the same source and kind.
 
     Killed at any moment, the same call goes on and ends in the same bytes. Raises Refused for an `out` that is something
-    else or that another process writes, NoRoom, and what reading the source raises.
+    else or that another process is at work on, NoRoom, and what reading the source raises.
     """
     out = out.resolve()
-    with _two_lines(blueprint, out):
-        partial = Partial(out)
-        if _is_there(blueprint.identity, out) and not partial.is_left_of(blueprint.identity):
+    with two_lines(blueprint, out):
+        if _is_there(blueprint.identity, out) and not Partial(out).is_left_of(blueprint.identity):
             return False
-        with partial.locked():
-            made = not _is_there(blueprint.identity, out)  # who held the lock before may have made it
-            if made:
-                _make(blueprint, partial, watcher)
-                partial.store.rename(out)
-                settle(out.parent)
-            partial.remove()
-        return made
+        with locked(out):
+            return make(blueprint, out, watcher)
+
+
+def make(blueprint: Blueprint, out: Path, watcher: Watcher) -> bool:
+    """`convert` for who holds the lock of `out`, an absolute path; also raises OSError."""
+    partial = Partial(out)
+    partial.open()
+    made = not _is_there(blueprint.identity, out)  # who held the lock before may have made it
+    if made:
+        _make(blueprint, partial, watcher)
+        partial.store.rename(out)
+        settle(out.parent)
+    partial.remove()
+    return made
 
 
 def _is_there(identity: Identity, out: Path) -> bool:
@@ -103,8 +110,7 @@ def _kept(entries: Mapping[str, Entry], blueprint: Blueprint, folder: Path, watc
     for path in folder.iterdir():
         if path.name not in kept:
             path.unlink()
-    here = sum(entry.nbytes for entry in kept.values())
-    watcher.say(f"resuming: {size(here)} of {size(blueprint.nbytes)} already here, verified")
+    watcher.resume({name: entry.nbytes for name, entry in kept.items()}, blueprint.nbytes)
     return kept
 
 
@@ -123,7 +129,7 @@ def _check_room(files: list[File], folder: Path) -> None:
 
 
 @contextmanager
-def _two_lines(blueprint: Blueprint, out: Path) -> Iterator[None]:
+def two_lines(blueprint: Blueprint, out: Path) -> Iterator[None]:
     """What a disk refuses becomes an OffloadError."""
     try:
         yield
