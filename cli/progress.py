@@ -35,15 +35,17 @@ class Progress:
         self._shown, self._step = time.monotonic(), done * STEPS // max(total, 1)
         self._marks = deque([(self._shown, done)])
 
+    def work(self, here: Mapping[str, int], total: int) -> None:
+        if done := sum(here.values()):
+            self.say(f"resuming: {size(done)} of {size(total)} already here, verified")
+        self.begin(total, done)
+
     def advance(self, what: str, count: int) -> None:
         self._done += count
         now = time.monotonic()
         if self._bars and self._due(now):
             self._mark(now)
             self._show(what.removesuffix(".safetensors"))
-
-    def resume(self, here: Mapping[str, int], total: int) -> None:
-        self.say(f"resuming: {size(sum(here.values()))} of {size(total)} already here, verified")
 
     def say(self, text: str) -> None:
         self.clear()

@@ -91,10 +91,10 @@ class Watcher(Protocol):
 
     def begin(self, total: int, done: int) -> None: ...
 
-    def advance(self, what: str, count: int) -> None: ...
+    def work(self, here: Mapping[str, int], total: int) -> None:
+        """As begin, where an earlier work may go on: these files, of so many bytes, were found whole."""
 
-    def resume(self, here: Mapping[str, int], total: int) -> None:
-        """The work goes on: these files, of so many bytes, were found whole. total: bytes of all."""
+    def advance(self, what: str, count: int) -> None: ...
 
     def say(self, text: str) -> None:
         """A line worth keeping."""

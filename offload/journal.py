@@ -68,6 +68,12 @@ class Partial:
         """Whether this is what a conversion left that was stopped in `remove`."""
         return self.path.is_dir() and (self.read()[0] == identity or not any(self.path.iterdir()))
 
+    def forget(self) -> None:
+        """What was fetched for a conversion that never began."""
+        if self.path.is_dir() and not self._journal.exists():
+            shutil.rmtree(self.source, ignore_errors=True)
+            self.path.rmdir()
+
     def remove(self) -> None:
         """When the store has gone to its place. The journal goes last: it tells whose leftovers these are."""
         shutil.rmtree(self.source, ignore_errors=True)

@@ -28,8 +28,9 @@ class Noted(Nobody):
     def advance(self, what: str, count: int) -> None:
         self.bytes += count
 
-    def resume(self, here: Mapping[str, int], total: int) -> None:
-        self.said.append(f"{sum(here.values())} of {total} already here, verified")
+    def work(self, here: Mapping[str, int], total: int) -> None:
+        if here:
+            self.said.append(f"{sum(here.values())} of {total} already here, verified")
 
     def say(self, text: str) -> None:
         self.said.append(text)
