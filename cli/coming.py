@@ -1,6 +1,7 @@
 """One model on its way from the hub into the store."""
 
 import shutil
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from tempfile import TemporaryDirectory
 from cli.codec import Codec
 from cli.convert import chosen_layout
 from cli.home import placed
-from cli.progress import Progress
+from cli.progress import Progress, duration
 from cli.prospect import prospect
 from cli.reference import Reference
 from cli.subject import configured
@@ -131,11 +132,13 @@ class Coming:
         if self.is_there:
             self.progress.say(f"{self.out.name} is there already")
             return
+        began, blueprint = time.monotonic(), self.pulled.blueprint
         try:
-            with two_lines(self.out, self.pulled.blueprint.nbytes):
-                work.make(self.pulled.blueprint, self.out, Tally(self.pulled, self.progress))
+            with two_lines(self.out, blueprint.nbytes):
+                work.make(blueprint, self.out, Tally(self.pulled, self.progress))
         finally:
             self.progress.clear()
+        self.progress.say(f"{self.out.name}: {size(blueprint.nbytes)} in {duration(time.monotonic() - began)}")
 
 
 def _free(path: Path) -> int:

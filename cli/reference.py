@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass, replace
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from specexec.errors import WrongUsage
 
 FORMATS = ("nf4", "int8", "bf16")
@@ -38,7 +41,7 @@ def reference(text: str) -> Reference:
     found = PARTS.fullmatch(bare)
     if text.startswith((".", "/", "~")):
         raise WrongUsage(f"{text} is a path; pull fetches from the hub.", hint=f"specexec convert {text}")
-    if found is None:
+    if found is None or not _is_repo(found["repo"]):
         raise WrongUsage(f'"{text}" is no name of a model on the hub.', hint=EXAMPLE)
     repo, revision, kind = found["repo"], found["revision"], found["kind"]
     if revision and FOREIGN.fullmatch(revision):
@@ -49,6 +52,14 @@ def reference(text: str) -> Reference:
         hint = f"specexec pull {at}:{_nearest(kind)}; a revision is {repo}@REV"
         raise WrongUsage(f'there is no format "{kind}".', hint=hint)
     return Reference(repo, revision, kind)
+
+
+def _is_repo(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _nearest(kind: str) -> str:

@@ -15,7 +15,6 @@ from offload.hub_errors import explained
 from offload.landing import Landing
 from offload.patience import Patience
 
-BLOCK = 2**20  # bytes at a time
 PARTIAL, OUT_OF_RANGE = 206, 416
 ATTEMPTS = 2  # at a file whose content differs from its checksum
 
@@ -48,7 +47,7 @@ class Fetcher:
     def _taken(self, name: str, count: int) -> bytes:
         got = bytearray()
         with self._stream(name, f"bytes=0-{count - 1}") as response:
-            for block in response.iter_bytes(BLOCK) if _first(response) == 0 else ():
+            for block in response.iter_bytes() if _first(response) == 0 else ():
                 got += block
                 if len(got) >= count:  # which may be the whole file
                     return bytes(got[:count])
@@ -72,7 +71,7 @@ class Fetcher:
             if first != landing.size:  # a server may answer with the whole file, or with what nobody asked for
                 landing.restart()
             if first == landing.size:
-                for block in response.iter_bytes(BLOCK):
+                for block in response.iter_bytes():  # as it comes: of larger pieces the last would be lost with the connection
                     landing.write(block)
 
     @contextmanager

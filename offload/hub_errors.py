@@ -12,7 +12,6 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -22,7 +21,6 @@ from offload.errors import NotHere, OffloadError, Refused
 from offload.patience import Patience
 
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that another attempt may not meet
-EXAMPLE = "Qwen/Qwen2.5-72B-Instruct"
 GOES_ON = "the same command, which goes on from there"
 
 
@@ -40,8 +38,6 @@ def explained(repo: str, revision: str | None, patience: Patience) -> Iterator[N
     except OfflineModeIsEnabled as error:
         what = "this needs the network, and HF_HUB_OFFLINE is set."
         raise Unreachable(what, hint=f"HF_HUB_OFFLINE=0 specexec pull {repo}") from error
-    except HFValidationError as error:
-        raise NotHere(f'"{repo}" is not the name of a repo.', hint=f"specexec pull {EXAMPLE}") from error
     except (UnsupportedProtocol, InvalidURL) as error:
         what = f'HF_ENDPOINT is "{constants.ENDPOINT}", no address.'
         raise Unreachable(what, hint="HF_ENDPOINT=https://huggingface.co") from error
