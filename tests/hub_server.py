@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,20 @@ def commit(repo: Path) -> str:
     """Of all it holds."""
     state = hashlib.sha1()
     for path in files(repo):
-        state.update(path.name.encode() + hashlib.sha1(path.read_bytes()).digest())
+        state.update(path.name.encode() + hashed(path)[0].encode())
     return state.hexdigest()
+
+
+def hashed(path: Path) -> tuple[str, str]:
+    """git's sha1 of the content, and its sha256."""
+    found = path.stat()
+    return _hashed(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, size: int, changed: int) -> tuple[str, str]:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % size + content).hexdigest(), hashlib.sha256(content).hexdigest()
 
 
 def files(repo: Path) -> list[Path]:
@@ -52,6 +65,7 @@ def is_large(name: str) -> bool:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     root: Path
     spent: dict[str, int] = {}  # noqa: RUF012  (shared by all requests)
     lock = threading.Lock()
@@ -118,12 +132,9 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
 
     def _sibling(self, path: Path) -> dict[str, Any]:
-        content = path.read_bytes()
-        said: dict[str, Any] = {"rfilename": path.name, "size": len(content)}
-        said["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        if is_large(path.name):
-            said["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
-        return said
+        (sha1, sha256), size = hashed(path), path.stat().st_size
+        large = {"lfs": {"sha256": sha256, "size": size, "pointerSize": 134}} if is_large(path.name) else {}
+        return {"rfilename": path.name, "size": size, "blobId": sha1, **large}
 
     def _resolve(self, name: str, revision: str, file: str, body: bool) -> None:
         repo = self._repo(name, revision)
