@@ -137,6 +137,7 @@ class Coming:
             with two_lines(self.out, blueprint.nbytes):
                 work.make(blueprint, self.out, Tally(self.pulled, self.progress))
         finally:
+            self.pulled.stop()
             self.progress.clear()
         self.progress.say(f"{self.out.name}: {size(blueprint.nbytes)} in {duration(time.monotonic() - began)}")
 

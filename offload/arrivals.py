@@ -68,12 +68,12 @@ class Arrivals:
         """Whether its bytes are on the disk because of us, and only for a while."""
         return name not in self._cached and not self.keep
 
-    def fetch(self, name: str, what: str | None = None) -> None:
-        """The file is at its path, and as the hub's checksum says. what: for the watcher; None: it is told nothing."""
-        def told(count: int) -> None:
-            if what is not None:
-                self.watcher.advance(what, count)
+    def is_here(self, name: str) -> bool:
+        """Whether it was fetched, or looked through, by now."""
+        return name in self._sound
 
+    def fetch(self, name: str, told: Told = lambda count: None) -> None:
+        """The file is at its path, and as the hub's checksum says. told: bytes that came; negative: that were of no use."""
         if name in self._sound:
             return
         if name in self._cached:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from offload.ahead import Ahead, Stopped
 from offload.arrivals import Arrivals
 from offload.blueprint import Blueprint, Copy, File
 from offload.manifest import Identity
@@ -38,6 +39,7 @@ class Pulled:
 
     def __init__(self, arrivals: Arrivals, goal: Goal, revision: str) -> None:
         self.arrivals, self.layers, self._made = arrivals, goal.layers, 0
+        self._ahead = Ahead(self._fetch)
         repo = arrivals.repo
         kept = [Copy(path, path.stat().st_size) for path in arrivals.smalls()]
         matrices, sheets = drawn(repo.name, arrivals.headers(), goal)
@@ -75,14 +77,29 @@ class Pulled:
     def state(self) -> str:
         return f"layer {self._made}/{self.layers} converted"
 
+    def stop(self) -> None:
+        """Nothing more is fetched ahead."""
+        self._ahead.stop()
+
     def _bring(self, sheet: Arriving) -> None:
-        """All files before it are on the disk: what only they needed is removed first."""
+        """All files before it are on the disk: what only they needed is removed first. The next shard follows by itself."""
         at = self.sheets.index(sheet)
         self._made = sum(map(_is_layer, self.sheets[:at]))
-        needed = frozenset[str]().union(*(later.needs for later in self.sheets[at:]))
-        self.arrivals.free(self.arrivals.shards.keys() - needed)
-        for name in sorted(sheet.needs):
-            self.arrivals.fetch(name, self.state)
+        self.arrivals.free(self.arrivals.shards.keys() - _union(later.needs for later in self.sheets[at:]))
+        if missing := [name for name in sorted(sheet.needs) if not self.arrivals.is_here(name)]:
+            self._ahead.end()
+            for name in missing:
+                self._fetch(name)
+        following = self.sheets[following_at([sheet.needs for sheet in self.sheets], at)]
+        self._ahead.begin([name for name in sorted(following.needs) if not self.arrivals.is_here(name)])
+
+    def _fetch(self, name: str) -> None:
+        def told(count: int) -> None:
+            if self._ahead.stopping.is_set():
+                raise Stopped
+            self.arrivals.watcher.advance(self.state, count)
+
+        self.arrivals.fetch(name, told)
 
 
 def _is_layer(sheet: Arriving) -> bool:
@@ -115,7 +132,17 @@ def peak(files: Sequence[File], sizes: Mapping[str, int], held: Mapping[str, int
     most = made = 0
     for at, file in enumerate(files):
         made += file.nbytes
-        came, later = frozenset[str]().union(*needs[: at + 1]), frozenset[str]().union(*needs[at:])
+        came, later = _union(needs[: following_at(needs, at) + 1]), _union(needs[at:])
         there = sum(nbytes if name in came else held[name] for name, nbytes in sizes.items() if name in later or not goes(name))
         most = max(most, made + there - sum(held.values()))
     return most
+
+
+def following_at(needs: Sequence[frozenset[str]], at: int) -> int:
+    """Which file is the next to need what none up to the one at `at` does; the last where none does."""
+    known = _union(needs[: at + 1])
+    return next((later for later in range(at + 1, len(needs)) if needs[later] - known), len(needs) - 1)
+
+
+def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset[str]().union(*sets)
