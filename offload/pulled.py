@@ -35,15 +35,16 @@ class Arriving:
 
 
 class Pulled:
-    """What a pull is to make. Raises what `Arrivals` and `drawn` do, before any weights are fetched."""
+    """What a pull is to make. only: these files, None for all. Raises what `Arrivals` and `drawn` do, before weights come."""
 
-    def __init__(self, arrivals: Arrivals, goal: Goal, revision: str) -> None:
+    def __init__(self, arrivals: Arrivals, goal: Goal, revision: str, only: Collection[str] | None = None) -> None:
         self.arrivals, self.layers, self._made = arrivals, goal.layers, 0
         self._ahead = Ahead(self._fetch)
         repo = arrivals.repo
-        kept = [Copy(path, path.stat().st_size) for path in arrivals.smalls()]
+        kept = [Copy(path, path.stat().st_size) for path in arrivals.smalls() if only is None or path.name in only]
         matrices, sheets = drawn(repo.name, arrivals.headers(), goal)
-        self.sheets = ordered([Arriving(sheet, _needs(sheet), self._bring) for sheet in sheets], arrivals.shards)
+        wanted = [Arriving(sheet, _needs(sheet), self._bring) for sheet in sheets if only is None or sheet.name in only]
+        self.sheets = ordered(wanted, arrivals.shards)
         identity = Identity(repo.name, revision, repo.fingerprint, goal.kind, goal.layout, goal.layers, goal.tied)
         self.blueprint = Blueprint(identity, matrices, (*kept, *self.sheets), lambda name: None)
 

@@ -1,6 +1,5 @@
 """`pull` against a server process: what comes, in what order, and what stays."""
 
-import json
 import re
 import shutil
 import signal
@@ -309,5 +308,33 @@ def test_a_model_does_not_draft_for_itself(kin: Hub, specexec: Specexec) -> None
     assert specexec("pull", f"{REPO}:int8", "--draft", REPO).code == 2
 
 
-def test_config_of_a_served_model_is_json(folder: Path) -> None:
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"
+# --- verify --repair
+
+
+def test_what_is_damaged_is_fetched_and_made_again(
+    hub: Hub, folder: Path, wanted: Path, store: Path, specexec: Specexec
+) -> None:
+    hub.add(REPO, folder)
+    assert specexec("pull", REPO).code == 0
+    with (store / "layer-002.safetensors").open("r+b") as file:
+        file.seek(9000)
+        file.write(b"spoilt")
+    (store / "tokenizer.json").unlink()
+    ran = specexec("verify", store.name)
+    assert ran.code == 5
+    assert_two_lines(ran.err, "layer-002.safetensors", "tokenizer.json", "2 files", "--repair")
+    before = len(fetched(hub))
+    ran = specexec("verify", store.name, "--repair")
+    assert ran.code == 0, ran.err
+    assert len(fetched(hub)) - before <= 2
+    assert same_files(store, wanted)
+    assert [path.name for path in store.parent.iterdir()] == [store.name]
+
+
+def test_what_cannot_be_repaired(hub: Hub, folder: Path, store: Path, specexec: Specexec) -> None:
+    assert specexec("convert", str(folder)).code == 0
+    with (store / "layer-002.safetensors").open("r+b") as file:
+        file.write(b"spoilt")
+    ran = specexec("verify", store.name, "--repair")
+    assert ran.code == 1
+    assert_two_lines(ran.err, "was not fetched from the hub", f"specexec convert {folder}")

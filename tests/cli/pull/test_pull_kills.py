@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from offload.manifest import is_store
+from tests.cli.conftest import Specexec
 from tests.cli.process import COMMAND, PATIENCE
+from tests.cli.test_errors import assert_two_lines
 from tests.hub import REPO, Hub, same_files
 
 RATE = 4 * 10**6  # bytes a second of one answer, so that a pull takes seconds
@@ -49,16 +51,16 @@ def test_it_goes_on_after_every_kill(kills: int, hub: Hub, folder: Path, wanted:
     assert [path.name for path in store.parent.iterdir()] == [store.name]
 
 
-def test_a_second_pull_at_once_hears_of_the_first(hub: Hub, folder: Path, store: Path, tmp_path: Path) -> None:
+def test_a_second_pull_at_once_hears_of_the_first(
+    hub: Hub, folder: Path, tmp_path: Path, specexec: Specexec
+) -> None:
     hub.add(REPO, folder)
     hub.breaks({"match": "/cdn/", "rate": 10**5})
     first = pull(hub, tmp_path / "home")
     until(hub, "/cdn/", first, 0)
-    second = pull(hub, tmp_path / "home")
-    out, err = second.communicate(timeout=PATIENCE)
-    assert (second.returncode, out) == (1, "")
-    assert f"({first.pid}: specexec pull {REPO} -q, since " in err
-    assert err.count("\n") == 2
+    ran = specexec("pull", REPO)
+    assert (ran.code, ran.out) == (1, "")
+    assert_two_lines(ran.err, f"({first.pid}: specexec pull {REPO} -q, since ")
     first.kill()
     first.wait()
 
