@@ -104,8 +104,9 @@ def test_what_does_not_pass_ends_in_two_lines_and_goes_on_later(
     ends(specexec("pull", REPO), code, *words)
     assert not store.exists()
     hub.breaks()
-    assert specexec("pull", REPO).code == 0
-    assert same_files(store, wanted)
+    if fault["match"] == SECOND:
+        assert specexec("pull", REPO).code == 0
+        assert same_files(store, wanted)
 
 
 def test_a_header_that_is_not_that_of_the_file_is_noticed(hub: Hub, folder: Path, specexec: Specexec) -> None:

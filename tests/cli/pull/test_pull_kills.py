@@ -66,9 +66,7 @@ def test_a_second_pull_at_once_hears_of_the_first(
 
 
 def test_the_environment_of_huggingface_hub_is_heard(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    hub.add(REPO, folder, gated="hf_secret")
+    hub.add(REPO, folder)
     process = pull(hub, tmp_path / "home", HF_HUB_OFFLINE="YES")
     assert "HF_HUB_OFFLINE is set" in process.communicate(timeout=PATIENCE)[1]
     assert (process.returncode, hub.requests) == (4, [])
-    process = pull(hub, tmp_path / "home", HF_TOKEN="hf_secret")
-    assert process.communicate(timeout=PATIENCE) == ("Tiny-Stories-1B-nf4\n", "")
