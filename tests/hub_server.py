@@ -153,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(302, b"", headers)
 
     def _file(self, path: Path, body: bool, headers: Mapping[str, str] | None = None) -> None:
-        content = bytearray(path.read_bytes())
+        content = bytearray(Path(self.fault.get("instead", path)).read_bytes())
         if "flip" in self.fault:
             content[self.fault["flip"]] ^= 1
         span, first = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")), 0
