@@ -71,8 +71,7 @@ class Partial:
     def forget(self) -> None:
         """What was fetched for a conversion that never began."""
         if self.path.is_dir() and not self._journal.exists():
-            shutil.rmtree(self.source, ignore_errors=True)
-            self.path.rmdir()
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def remove(self) -> None:
         """When the store has gone to its place. The journal goes last: it tells whose leftovers these are."""
