@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from offload.blueprint import Watcher
+from offload.convert import size
 from offload.pulled import Pulled
 
 
@@ -18,7 +19,10 @@ class Tally:
 
     def work(self, here: Mapping[str, int], total: int) -> None:
         self.pulled.begin(here)
-        self.watcher.work({"": self.pulled.here(here)}, self.pulled.nbytes)
+        done, all_of_it = self.pulled.here(here), self.pulled.nbytes
+        if done:  # of which a part of a file, or what the cache holds, is compared with its checksum only later
+            self.watcher.say(f"resuming: {size(done)} of {size(all_of_it)} already here")
+        self.watcher.begin(all_of_it, done)
         self._fetching = True
 
     def advance(self, what: str, count: int) -> None:
