@@ -9,9 +9,10 @@ from cli.codec import Codec
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import draft_bytes
-from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
-from cli.options import Nodes
+from cli.models import Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.name import BUNDLED
 from cli.session import Session
+from cli.values import Nodes
 from offload.store import Store
 from offload.stream import Streamer, Streaming
 from specexec.budget import Auto

@@ -1,21 +1,43 @@
-"""`specexec verify`: whether a converted model is still what was written, to the last bit."""
+"""`specexec verify`: whether converted models are still what was written, to the last bit."""
+
+from pathlib import Path
 
 import click
 
+from cli import complete
 from cli import options as table
 
 
-@click.command(epilog="Examples: specexec verify Llama-3.2-3B-nf4   |   specexec verify ./3b-int8")
-@click.argument("store")
+@click.command(epilog="Examples: specexec verify   |   specexec verify Llama-3.2-3B-nf4")
+@click.argument("model", required=False, shell_complete=complete.models)
 @table.quiet_option
-def verify(store: str, quiet: bool) -> int:
-    """Read every file of the converted model STORE and compare it with its sha256."""
+def verify(model: str | None, quiet: bool) -> int:
+    """Compare every file of MODEL, or of all, with its sha256."""
+    from cli import home, render
+    from cli.main import explain
     from cli.models import find
+    from offload.errors import OffloadError
+
+    if model is not None:
+        _verify(find(model, "target"), quiet)
+        return 0
+    worst = 0
+    for path in home.folders():
+        try:
+            _verify(path, quiet)
+        except OffloadError as error:
+            worst = max(worst, explain(error))
+    if not home.folders():
+        render.note("no converted model is here", quiet)
+    return worst
+
+
+def _verify(path: Path, quiet: bool) -> None:
+    from cli import render
     from cli.progress import Progress
     from offload import verify as work
     from offload.convert import size
 
-    path = find(store, "target")
     progress = Progress(path.name, quiet)
     try:
         found = work.verify(path, progress)
@@ -23,6 +45,5 @@ def verify(store: str, quiet: bool) -> int:
         progress.clear()
     of = found.identity
     form = of.quantisation + (f" in {of.layout}" if of.layout else "")
-    click.echo(f"{click.format_filename(path)}: {len(found.files)} files, {size(found.nbytes)}, all as they were written"
-               f" ({form}, {of.layers} layers, of {of.source})")
-    return 0
+    render.write(f"{click.format_filename(path)}: {len(found.files)} files, {size(found.nbytes)}, all as they were written"
+                 f" ({form}, {of.layers} layers, of {of.source})\n")

@@ -1,0 +1,71 @@
+"""Taking a store away, and what interrupted work left: gone from sight in one step, whatever stops it then."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from offload.errors import OffloadError, Refused
+
+PARTIAL, REMOVED = LEFT = (".partial", ".removed")  # of an unfinished conversion (journal.py), of an unfinished removal
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """nbytes: of disk that it takes."""
+
+    path: Path
+    nbytes: int
+
+
+def remove(path: Path) -> None:
+    """The folder of a store; of a link, the link alone. Killed half-way it leaves a Leftover, never a part of a store."""
+    try:
+        if path.is_symlink():
+            path.unlink()
+            return
+        doomed = path.with_name(path.name + REMOVED)
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def leftovers(folder: Path) -> list[Leftover]:
+    found = folder.iterdir() if folder.is_dir() else ()
+    return [Leftover(path, disk_bytes(path)) for path in sorted(found) if path.suffix in LEFT]
+
+
+def clear(left: Leftover) -> None:
+    """Raises Refused where another process is still at it, or the folder holds what is not specexec's."""
+    from offload.journal import Partial  # torch comes with it, and what only lists names has no use for that
+
+    try:
+        if left.path.suffix == REMOVED:
+            shutil.rmtree(left.path)
+            return
+        with Partial(left.path.with_suffix("")).locked():
+            shutil.rmtree(left.path)
+    except OSError as error:
+        raise _refused(left.path, error) from error
+
+
+def disk_bytes(path: Path) -> int:
+    """What removing it gives back: nothing for a link, or for a file that has another name elsewhere."""
+    if path.is_symlink():
+        return 0
+    return sum(_blocks(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
+
+
+def _blocks(path: Path) -> int:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:  # a conversion at work takes its temporary files away
+        return 0
+    return found.st_blocks * 512 if found.st_nlink == 1 else 0
+
+
+def _refused(path: Path, error: OSError) -> OffloadError:
+    return Refused(f"{path} cannot be removed: {error.strerror or error}.", hint=f"look who owns {path}, then the same command")
