@@ -2,7 +2,7 @@
 
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def not_here(name: Name) -> NotHere:
     ways = [near] if near else []
     if Path(name.model).exists():
         ways.append(f"./{name.model}, the folder")
-    ways.append(f"specexec pull {name.model if '/' in name.model else 'ORG/NAME'}")
+    repo = replace(name, format=None) if "/" in name.model else "ORG/NAME"
+    ways.append(f"specexec pull {repo}" + (f" --to {name.format}" if name.format else ""))
     return NotHere(f'no model "{name}" here.', hint=", or ".join(ways))
 
 
@@ -88,7 +89,10 @@ def opened(path: Path) -> Model:
 
 
 def parameters(model: Model) -> int:
-    return footprint(model.config, model.quant).parameters if isinstance(model, Store) else stored(model)[0]
+    if isinstance(model, Folder):
+        return stored(model)[0]
+    twice = model.config["vocab_size"] * model.config["hidden_size"] if model.tied else 0
+    return footprint(model.config, model.quant).parameters - twice
 
 
 def eos(model: Model) -> frozenset[int]:

@@ -33,11 +33,13 @@ def rm(names: Sequence[str], partial: bool, yes: bool, quiet: bool) -> int:
 
 
 def _removable(name: str) -> Path:
-    """Raises Refused for what specexec did not make, and NotHere."""
+    """Raises NotHere, Refused for what specexec did not make, or DamagedFiles where, elsewhere, that cannot be told."""
+    from cli.home import models
     from cli.models import find
     from cli.name import BUNDLED
     from offload.errors import NotHere, Refused
     from offload.manifest import is_store
+    from offload.removal import check_ours
 
     path = find(name, "target")
     if name == BUNDLED:
@@ -46,6 +48,8 @@ def _removable(name: str) -> Path:
         raise NotHere(f"there is no folder {path}.", hint="specexec list shows what is here")
     if not is_store(path):
         raise Refused(f"{path} is not of specexec's making.", hint=f"rm -r {path}, if that is what you want")
+    if path.parent != models():
+        check_ours(path)
     return path
 
 

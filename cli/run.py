@@ -32,7 +32,7 @@ def run(
     from cli.interrupt import INTERRUPTED, Interrupt
     from cli.outlet import Outlet
     from cli.reasons import reasons
-    from specexec.conversation import Conversation, check_fits
+    from specexec.conversation import Conversation
 
     wanted, outlet = settings.model_options(given), Outlet(as_json, extract, stream)
     with closing(open_session(wanted, Interrupt())) as session:
@@ -41,7 +41,7 @@ def run(
             render.note(remark, given["quiet"])
         conversation = Conversation(session.codec, settings.system_prompt(given["system"]))
         conversation.ask(question)
-        check_fits(len(conversation.ids), session.context)
+        session.check_room(len(conversation.ids))
         made = session.begin(conversation.ids, chosen)
         with session.interrupt.listening():  # until the last line is out
             texts = session.stream(made, conversation.ids, chosen, conversation.begin_answer())

@@ -1,4 +1,7 @@
-"""Taking a store away, and what interrupted work left: gone from sight in one step, whatever stops it then."""
+"""Taking a store away, and what interrupted work left: gone from sight in one step, whatever stops it then.
+
+What a manifest is comes with torch, so it is imported where it is needed: completion, which lists names, answers at once.
+"""
 
 import os
 import shutil
@@ -33,6 +36,15 @@ def remove(path: Path) -> None:
         raise _refused(path, error) from error
 
 
+def check_ours(path: Path) -> None:
+    """Raises Refused where the folder of a store holds more than its manifest names, or as read_manifest."""
+    from offload.manifest import NAME, read_manifest
+
+    others = sorted({entry.name for entry in path.iterdir()} - {NAME, *read_manifest(path).files})
+    if others:
+        raise Refused(f"{path} holds what is not specexec's: {', '.join(others)}.", hint=f"move that elsewhere, or: rm -r {path}")
+
+
 def leftovers(folder: Path) -> list[Leftover]:
     found = folder.iterdir() if folder.is_dir() else ()
     return [Leftover(path, disk_bytes(path)) for path in sorted(found) if path.suffix in LEFT]
@@ -40,7 +52,7 @@ def leftovers(folder: Path) -> list[Leftover]:
 
 def clear(left: Leftover) -> None:
     """Raises Refused where another process is still at it, or the folder holds what is not specexec's."""
-    from offload.journal import Partial  # torch comes with it, and what only lists names has no use for that
+    from offload.journal import Partial
 
     try:
         if left.path.suffix == REMOVED:

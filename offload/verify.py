@@ -16,7 +16,7 @@ def verify(path: Path, watcher: Watcher) -> Manifest:
     found = {name: _wrong(path / name, entry, watcher) for name, entry in manifest.files.items()}
     wrong = {name: why for name, why in found.items() if why}
     if wrong:
-        raise DamagedFiles(_named(path, wrong), hint="remove it, then convert or fetch the model again")
+        raise DamagedFiles(_named(path, wrong), hint=f"specexec rm {path}, then convert or pull the model again")
     return manifest
 
 
