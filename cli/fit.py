@@ -1,4 +1,4 @@
-"""Which drafts fit a model: those with its tokens, and fewer weights."""
+"""Which drafts fit a model: those with its tokens, and half its weights at the most."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from specexec.vocabulary import match
 def drafts(target: Path) -> list[str]:
     """Names of those that are here, smallest first. Raises what opening the target raises."""
     vocabulary, most = Codec(target).vocabulary, parameters(opened(target))
-    fitting = [(size, name) for name, size in _sizes(vocabulary) if size < most]
+    fitting = [(size, name) for name, size in _sizes(vocabulary) if 2 * size <= most]
     return [name for _, name in sorted(fitting)]
 
 

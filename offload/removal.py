@@ -42,7 +42,8 @@ def check_ours(path: Path) -> None:
 
     others = sorted({entry.name for entry in path.iterdir()} - {NAME, *read_manifest(path).files})
     if others:
-        raise Refused(f"{path} holds what is not specexec's: {', '.join(others)}.", hint=f"move that elsewhere, or: rm -r {path}")
+        raise Refused(f"{path} holds what is not specexec's: {', '.join(others)}.",
+                      hint=f"move that elsewhere, or: rm -r {path}")
 
 
 def leftovers(folder: Path) -> list[Leftover]:

@@ -104,7 +104,7 @@ def test_no_name_leads_out_of_the_store(here: Path) -> None:
 
 def test_a_gguf_file_is_told_apart(here: Path) -> None:
     (here / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(Refused, match="llama.cpp"):
+    with pytest.raises(Refused, match="which llama"):
         find("./model.gguf", "target")
 
 
