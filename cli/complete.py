@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from cli.home import folders, sessions
+from cli import sessions
+from cli.home import folders
 from cli.name import BUNDLED, is_path
 
 DRAFTS = ("auto", "none", "lookup", "random")
@@ -20,7 +21,7 @@ def drafts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def chats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _matching(sorted(path.stem for path in sessions().glob("*.jsonl")), incomplete)
+    return _matching([path.stem for path in reversed(sessions.kept())], incomplete)
 
 
 def text(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -47,7 +47,10 @@ def path() -> int:
 @config.command(epilog="Examples: specexec config edit   |   EDITOR=nano specexec config edit")
 @click.pass_context
 def edit(context: click.Context) -> int:
-    """Open the configuration file in $VISUAL or $EDITOR, and check what was written."""
+    """Open the configuration file in $VISUAL or $EDITOR.
+
+    What was written is checked.
+    """
     file = configuration.path()
     if not file.exists():
         _begin(file)

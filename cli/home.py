@@ -25,9 +25,9 @@ def machine() -> Path:
     return _under(platformdirs.user_cache_path("specexec", appauthor=False)) / "machine.json"
 
 
-def sessions() -> Path:
-    """The folder of saved chats."""
-    return platformdirs.user_state_path("specexec", appauthor=False) / "sessions"
+def state() -> Path:
+    """What a person typed and was told: the user's state folder."""
+    return platformdirs.user_state_path("specexec", appauthor=False)
 
 
 def _under(folder: Path) -> Path:

@@ -82,9 +82,8 @@ def _leftovers(quiet: bool) -> None:
 
 
 def _sessions() -> Iterator[dict[str, str | int]]:
-    from cli.home import sessions
+    from cli.sessions import kept
 
-    found = sessions().glob("*.jsonl") if sessions().is_dir() else ()
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in reversed(kept()):
         changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
         yield {"name": path.stem, "changed": changed, "size": path.stat().st_size}

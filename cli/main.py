@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from cli import colour
+from cli import color
 from cli.bench import bench
 from cli.chat import chat
 from cli.completion import completion
@@ -37,7 +37,7 @@ FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 @click.pass_context
 def main_group(context: click.Context, version: bool) -> None:
     """Run language models larger than memory, offline."""
-    context.color = colour.wanted("auto")
+    color.choose(color.AUTO)
     if version:
         from importlib.metadata import version as installed
 

@@ -7,8 +7,8 @@ from specexec.errors import WrongUsage
 
 BUNDLED = "bundled"
 FORMATS = ("nf4", "int8", "bf16")
-HUB = "hf://"
-FOREIGN_FORMAT = re.compile(r"(i?q[2-8](_\w+)?|[2-8][-_ ]?bits?|awq|gptq|gguf|exl[23])", re.IGNORECASE)  # in others' habit
+BEFORE = ("hf://", "https://huggingface.co/", "huggingface.co/")
+FOREIGN = re.compile(r"(iq|q)\d\w*|fp?16|bf16|fp?32|nf4|int[48]|[2-8]-?bit|awq|gptq", re.IGNORECASE)  # other tools' formats
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,18 @@ def is_path(text: str) -> bool:
 
 def parse(text: str) -> Name:
     """Raises WrongUsage for what no model can be called."""
-    rest, _, form = text.removeprefix(HUB).partition(":")
+    bare = next((text.removeprefix(before) for before in BEFORE if text.startswith(before)), text)
+    rest, _, form = bare.partition(":")
     model, _, revision = rest.partition("@")
     if form and form not in FORMATS:
-        known = " or ".join(f"{rest}:{known}" for known in FORMATS)
-        raise WrongUsage(f'"{text}": {form} is no format of specexec.', hint=known)
-    if FOREIGN_FORMAT.fullmatch(revision):
-        raise WrongUsage(f'"{text}": {revision} is a format, and @ names a revision.', hint=f"{model}:nf4")
+        raise WrongUsage(f'"{text}": {form} is no format of specexec.', hint=f"{rest}:{_nearest(form)}")
+    if FOREIGN.fullmatch(revision):
+        raise WrongUsage(f'"{text}": {revision} is a format, and @ names a revision.', hint=f"{model}:{_nearest(revision)}")
     if not model or text.endswith((":", "@")):
         raise WrongUsage(f'"{text}" is no name of a model.', hint="specexec list shows what is here")
     return Name(model, revision or None, form or None)
+
+
+def _nearest(form: str) -> str:
+    """Of our formats, to another tool's."""
+    return "int8" if "8" in form else "bf16" if "16" in form or "32" in form else "nf4"

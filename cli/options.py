@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cli import colour, complete
+from cli import complete
 from cli.option import Decorator, act
 from cli.option import option as _option
 from cli.values import AUTO, Nodes, Number, Size
@@ -69,8 +69,8 @@ answer_options = _all(
     _option("-s", "--system", metavar="TEXT", shell_complete=complete.text,
             help="System prompt; @FILE reads a file."),
     _option("--raw", is_flag=True, help="Use no chat template."),
-    _option("--color", type=click.Choice(colour.CHOICES), default="auto", callback=colour.take,
-            help="auto: on a terminal, unless NO_COLOR is set."),
+    _option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+            help="Colour; auto is a terminal without NO_COLOR."),
     _option("-v", "--verbose", is_flag=True, help="Three lines on how much was drafted, and why."),
     _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
     quiet_option,

@@ -27,13 +27,14 @@ def run(
 ) -> int:
     """Answer one PROMPT; piped text comes before it."""
     question = read_question(prompt, prompt_option, files)
-    from cli import render, settings
+    from cli import color, render, settings
     from cli.build import open_session
     from cli.interrupt import INTERRUPTED, Interrupt
     from cli.outlet import Outlet
     from cli.reasons import reasons
     from specexec.conversation import Conversation
 
+    color.choose(given["color"])
     wanted, outlet = settings.model_options(given), Outlet(as_json, extract, stream)
     with closing(open_session(wanted, Interrupt())) as session:
         chosen = settings.answer_options(given, session.sampling)

@@ -85,7 +85,7 @@ def test_a_shell_completes(name: str, line: str, offered: set[str], never: set[s
 def test_names_of_chats_complete(shell: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cli import complete
 
-    monkeypatch.setattr("cli.complete.sessions", lambda: shell / "sessions")
+    monkeypatch.setattr("cli.sessions.folder", lambda: shell / "sessions")
     (shell / "sessions").mkdir()
     (shell / "sessions" / "about-whales.jsonl").write_text("")
     assert [item.value for item in complete.chats(None, None, "ab")] == ["about-whales"]  # type: ignore[arg-type]

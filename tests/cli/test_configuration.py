@@ -12,6 +12,7 @@ from cli.main import main_group
 from cli.option import Option, known
 from tests.cli import process
 from tests.cli.conftest import Specexec
+from tests.cli.parsing import parsed
 
 ANSWER = ("run", "Once", "-n", "3", "--json")
 
@@ -46,9 +47,8 @@ def test_the_file_comes_before_the_models_own_defaults(specexec: Specexec, file:
 def test_a_setting_of_one_command_says_nothing_to_another(specexec: Specexec, file: Path) -> None:
     """max-tokens is a setting of answers; bench has its own -n, which is of the one call."""
     file.write_text("max-tokens = 7\n")
-    bench = main_group.commands["bench"]
-    found = bench.make_context("bench", [], parent=click.Context(main_group)).params
-    assert found["max_tokens"] == 128
+    assert parsed(main_group.commands["bench"]).params["max_tokens"] == 128
+    assert parsed(main_group.commands["run"], "x").params["max_tokens"] == 7
 
 
 WRONG = [

@@ -30,6 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("Qwen2.5-72B-Instruct-nf4", "Qwen2.5-72B-Instruct-nf4"),
     ("qwen2.5-72b-instruct-NF4", "Qwen2.5-72B-Instruct-nf4"),
     ("Qwen/Qwen2.5-72B-Instruct", "Qwen2.5-72B-Instruct-nf4"),
+    ("https://huggingface.co/Qwen/Qwen2.5-72B-Instruct", "Qwen2.5-72B-Instruct-nf4"),
     ("hf://Qwen/Qwen2.5-72B-Instruct", "Qwen2.5-72B-Instruct-nf4"),
     (f"Qwen/Qwen2.5-72B-Instruct@{COMMIT}", "Qwen2.5-72B-Instruct-nf4"),
     ("Qwen/Qwen2.5-72B-Instruct@0123456:nf4", "Qwen2.5-72B-Instruct-nf4"),
@@ -75,7 +76,9 @@ def test_what_is_not_here_names_the_nearest_and_where_to_get_it(here: Path, text
 
 @pytest.mark.parametrize(("text", "hint"), [
     ("Qwen/Qwen2.5-72B-Instruct@q4_k_m", "Qwen/Qwen2.5-72B-Instruct:nf4"),
-    ("Qwen/Qwen2.5-72B-Instruct:q4_k_m", "Qwen/Qwen2.5-72B-Instruct:nf4 or"),
+    ("Qwen/Qwen2.5-72B-Instruct:q4_k_m", "Qwen/Qwen2.5-72B-Instruct:nf4"),
+    ("a/b@q8_0", "a/b:int8"),
+    ("a/b:f16", "a/b:bf16"),
     ("a/b:", "specexec list"),
     ("@main", "specexec list"),
 ])

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 
-from cli import colour
+from cli import color
+from cli.main import main_group
 from cli.outlet import code
 from tests.cli import process
 from tests.cli.conftest import Specexec
@@ -46,7 +48,9 @@ def test_colour_is_for_terminals_unless_said(
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm", **variables}.items():
         monkeypatch.setenv(name, value)
-    assert colour.wanted(choice) is wanted
+    with click.Context(main_group) as context:
+        color.choose(choice)
+        assert context.color is wanted
 
 
 @pytest.mark.parametrize(("options", "coloured"), [((), False), (("--color", "always"), True)])

@@ -69,7 +69,7 @@ def test_half_a_model_is_never_listed(specexec: Specexec, here: Path) -> None:
 def test_saved_chats_are_listed_the_latest_first(
     specexec: Specexec, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.home.sessions", lambda: tmp_path / "sessions")
+    monkeypatch.setattr("cli.sessions.folder", lambda: tmp_path / "sessions")
     assert "no saved chats" in specexec("list", "--sessions").err
     (tmp_path / "sessions").mkdir()
     for age, name in enumerate(("newest", "older")):

@@ -7,6 +7,7 @@ from cli.main import main_group
 from cli.option import Option
 from cli.spelling import ALIASES, FOREIGN
 from tests.cli.conftest import Specexec
+from tests.cli.parsing import parsed
 
 COMMANDS = [command for command in main_group.commands.values() if any(isinstance(param, Option) for param in command.params)]
 SPELLINGS = [(name, alias) for name, aliases in ALIASES.items() for alias in aliases]
@@ -18,19 +19,15 @@ def takes(command: click.Command, name: str) -> bool:
     return any(name in param.opts for param in command.params)
 
 
-def parsed(command: click.Command, *arguments: str) -> dict[str, object]:
-    return command.make_context(command.name, list(arguments)).params
-
-
 @pytest.mark.parametrize(("name", "alias"), SPELLINGS)
 def test_an_alias_means_what_its_option_means(name: str, alias: str) -> None:
     """In every command that has the option, and `_` for `-` in it too."""
     found = [command for command in COMMANDS if takes(command, name) and command.name in ("run", "chat", "bench")]
     assert found
     for command in found:
-        wanted = parsed(command, name, VALUES.get(name, "text"))
-        assert parsed(command, alias, VALUES.get(name, "text")) == wanted
-        assert wanted != parsed(command)
+        wanted = parsed(command, name, VALUES.get(name, "text")).params
+        assert parsed(command, alias, VALUES.get(name, "text")).params == wanted
+        assert wanted != parsed(command).params
 
 
 @pytest.mark.parametrize("name", [name for name in ALIASES if any(takes(command, name) for command in COMMANDS)])
@@ -90,7 +87,7 @@ def test_of_two_that_contradict_the_one_closer_to_the_person_stands(
 def test_gpu_off_keeps_off_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from cli import settings
 
-    given = parsed(main_group.commands["run"], "x", "--gpu", "off")
+    given = parsed(main_group.commands["run"], "x", "--gpu", "off").params
     chosen = settings.model_options(given)
     assert (given["vram"], chosen.vram, chosen.device) == (0, None, "cpu")
 
