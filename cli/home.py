@@ -32,7 +32,10 @@ def state() -> Path:
 
 def _under(folder: Path) -> Path:
     named = os.environ.get("SPECEXEC_HOME")
-    return Path(named).expanduser() if named else folder
+    path = Path(named).expanduser() if named else folder
+    if named and path.exists() and not path.is_dir():
+        raise Refused(f"SPECEXEC_HOME: {named} is no folder.", hint="another value, or unset SPECEXEC_HOME")
+    return path
 
 
 def folders() -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cli import configuration
+from cli import configuration, home, sessions
 from cli.main import main_group
 from cli.option import Option, known
 from tests.cli import process
@@ -108,6 +108,32 @@ def test_a_bad_variable_is_named_and_never_ignored(
     assert (ran.code, ran.err.count("\n")) == (2, 2)
     assert variable in ran.err.splitlines()[0]
     assert f"unset {variable}" in ran.err.splitlines()[1]
+
+
+@pytest.mark.parametrize(("variable", "arguments"), [
+    ("SPECEXEC_HOME", ("list",)), ("SPECEXEC_HOME", ("convert", "bundled")), ("SPECEXEC_CONFIG", ("run", "x")),
+    ("SPECEXEC_KERNELS", ("run", "x", "--quant", "nf4")),
+])
+def test_so_is_one_that_is_no_option(variable: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("broken")
+    ran = process.run(*arguments, env={**os.environ, variable: str(tmp_path / "file")})
+    assert ran.returncode in (1, 2)
+    assert ran.stderr.count("\n") == 2
+    assert variable in ran.stderr or str(tmp_path / "file") in ran.stderr
+
+
+def test_everything_has_its_place_and_one_variable_moves_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("DATA", "CACHE", "STATE", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    for name in ("SPECEXEC_HOME", "SPECEXEC_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    assert home.models() == tmp_path / "data" / "specexec" / "models"
+    assert home.machine() == tmp_path / "cache" / "specexec" / "machine.json"
+    assert sessions.folder() == tmp_path / "state" / "specexec" / "sessions"
+    assert configuration.path() == tmp_path / "config" / "specexec" / "config.toml"
+    monkeypatch.setenv("SPECEXEC_HOME", str(tmp_path / "moved"))
+    assert home.models() == tmp_path / "moved" / "models"
+    assert home.machine() == tmp_path / "moved" / "machine.json"
 
 
 @pytest.mark.parametrize("key", sorted({option.key for option in known(main_group).values()}))

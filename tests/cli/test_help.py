@@ -76,7 +76,7 @@ def test_what_the_readme_types_can_be_typed() -> None:
              for line in block.splitlines() if re.match(r"\s*(\$ |.*\| )?specexec ", line)]
     assert len(lines) > 10
     for line in lines:
-        typed = re.sub(r"^.*?specexec ", "", line)
+        typed = re.sub(r"^.*?specexec |  ?> .*$", "", line, count=2)
         first, *rest = shlex.split(typed, comments=True)
         if first in COMMANDS and not isinstance(COMMANDS[first], click.Group):
             parsed(COMMANDS[first], *rest)
