@@ -12,7 +12,12 @@ ALIASES = {"ls": "list", "remove": "rm", "delete": "rm", "generate": "run", "dow
 
 
 class Group(click.Group):
-    """Raises WrongUsage for unknown commands, and for other tools' options, which are explained."""
+    """Its methods raise WrongUsage for unknown commands, and for other tools' options, which are explained."""
+
+    @property
+    def words(self) -> list[str]:
+        """Everything that a command is called."""
+        return [*self.commands, *(alias for alias, name in ALIASES.items() if name in self.commands)]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a person's way, not of the alphabet."""
@@ -25,7 +30,7 @@ class Group(click.Group):
         try:
             name, command, rest = super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
-            near = nearest(args[0], [*self.commands, *ALIASES], f"{ctx.command_path} ")
+            near = nearest(args[0], self.words, f"{ctx.command_path} ")
             raise WrongUsage(f'there is no command "{args[0]}".', hint=near or f"{ctx.command_path} --help") from error
         if command and not ctx.resilient_parsing:
             _explain(command, rest)

@@ -59,7 +59,8 @@ def _remove(paths: Sequence[Path], yes: bool, quiet: bool) -> int:
     from offload.convert import size
 
     freed = {path: size(removal.disk_bytes(path)) for path in paths}
-    _agree(", ".join(f"{path.name} ({freed[path]})" for path in paths), yes)
+    if not _agreed(", ".join(f"{path.name} ({freed[path]})" for path in paths), yes):
+        return 1
     for path in paths:
         removal.remove(path)
         render.note(f"{path.name} is removed: {freed[path]} free", quiet)
@@ -77,7 +78,8 @@ def _remove_leftovers(yes: bool, quiet: bool) -> int:
     if not found:
         render.note("nothing is left of interrupted work", quiet)
         return 0
-    _agree(", ".join(f"{left.path.name} ({size(left.nbytes)})" for left in found), yes)
+    if not _agreed(", ".join(f"{left.path.name} ({size(left.nbytes)})" for left in found), yes):
+        return 1
     for left in found:
         try:
             removal.clear(left)
@@ -88,12 +90,12 @@ def _remove_leftovers(yes: bool, quiet: bool) -> int:
     return 1 if failed else 0
 
 
-def _agree(what: str, yes: bool) -> None:
+def _agreed(what: str, yes: bool) -> bool:
     """Raises WrongUsage where nobody is there to ask."""
     from specexec.errors import WrongUsage
 
     if yes:
-        return
+        return True
     if not sys.stdin.isatty():
         raise WrongUsage(f"this would remove {what}, and nobody was there to agree.", hint="the same command with -y")
-    click.confirm(f"Remove {what}?", abort=True, err=True)
+    return click.confirm(f"Remove {what}?", err=True)

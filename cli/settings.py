@@ -9,10 +9,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cli.models import TREE, ModelOptions
+from cli.models import TREE, ModelOptions, find
 from cli.question import read_text
 from cli.session import AnswerOptions
 from cli.values import AUTO
+from offload.manifest import is_store
 from specexec.engines.device import choose_device
 from specexec.errors import WrongUsage
 from specexec.kernels.library import why_not
@@ -60,7 +61,9 @@ def remarks(wanted: ModelOptions) -> Iterator[str]:
     """What the person should know of the options, a line each."""
     if wanted.drafts == ("none",) and was_given("budget"):
         yield "--draft none: --budget is ignored"
-    if wanted.quant and (reason := why_not()) and choose_device(wanted.device).type == "cpu":
+    if wanted.quant and is_store(find(wanted.model, "target")):
+        yield f"--quant {wanted.quant}: {wanted.model} is converted already, so it is ignored"
+    elif wanted.quant and (reason := why_not()) and choose_device(wanted.device).type == "cpu":
         yield f"--quant {wanted.quant}: {reason}"
 
 

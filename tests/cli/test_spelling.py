@@ -100,7 +100,7 @@ def test_lms_shares_of_a_gpu_are_no_sizes(value: str, specexec: Specexec) -> Non
 
 
 @pytest.mark.parametrize(("word", "said"), [
-    ("lst", "Try: specexec list"), ("dowload", "Try: specexec download"), ("verfy", "Try: specexec verify"),
+    ("lst", "Try: specexec list"), ("remov", "Try: specexec remove"), ("verfy", "Try: specexec verify"),
     ("xyzzy", "Try: specexec --help"),
 ])
 def test_an_unknown_word_names_the_nearest_command(word: str, said: str, specexec: Specexec) -> None:

@@ -2,20 +2,19 @@
 
 import re
 
-from cli.group import ALIASES
 from cli.main import main_group
 
 OPTIONS = {"--help", *(spelling for command in main_group.commands.values() for param in command.params
                        for spelling in (*param.opts, *param.secondary_opts) if spelling.startswith("--"))}
 PROSE = {"places", "uses", "maps", "again"}  # words after the program's name, where it is no command
-PLANNED = {"pull", "--draft-kv"}  # ARCHITECTURE.md, Next
+PLANNED = {"pull", "--draft-kv", "--session"}  # ARCHITECTURE.md, Next
 COMMAND = re.compile(r"(?<![\w/.-])specexec ([a-z][a-z-]*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 
 
 def unknown(hint: str) -> set[str]:
     """The commands and options that `hint` names, and nobody has."""
-    commands = set(COMMAND.findall(hint)) - main_group.commands.keys() - ALIASES.keys()
+    commands = set(COMMAND.findall(hint)) - set(main_group.words)
     return (commands | (set(OPTION.findall(hint)) - OPTIONS)) - PROSE - PLANNED
 
 
