@@ -24,11 +24,12 @@ ROOM = 256  # tokens kept free for an answer when old turns have to go
 @table.answer_options
 def chat(**given: Any) -> int:
     """Talk with a model, turn by turn."""
-    from cli import render, settings
+    from cli import color, render, settings
     from cli.build import open_session
     from cli.interrupt import Interrupt
     from specexec.conversation import Conversation
 
+    color.choose(given["color"])
     wanted = settings.model_options(given)
     with closing(open_session(wanted, Interrupt())) as session:
         chosen = settings.answer_options(given, session.sampling)

@@ -4,13 +4,14 @@ import contextlib
 import resource
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.reader import ReaderGone
-from cli.session import AnswerOptions, Generation
-from offload.convert import size
+
+if TYPE_CHECKING:  # torch is loaded when a model is
+    from cli.session import AnswerOptions, Generation
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -28,7 +29,7 @@ def write(text: str) -> None:
         raise ReaderGone from error
 
 
-def write_answer(made: Generation, texts: Iterable[str]) -> None:
+def write_answer(made: "Generation", texts: Iterable[str]) -> None:
     """Text as it comes, ended by a newline: also where what makes it fails, unless there was no text."""
     try:
         for text in texts:
@@ -40,7 +41,7 @@ def write_answer(made: Generation, texts: Iterable[str]) -> None:
     _end_line(made)
 
 
-def _end_line(made: Generation) -> None:
+def _end_line(made: "Generation") -> None:
     write("" if made.answer.text.endswith("\n") else "\n")
 
 
@@ -48,8 +49,10 @@ def wants_stats(given: bool | None, quiet: bool) -> bool:
     return given if given is not None else sys.stderr.isatty() and sys.stdout.isatty() and not quiet
 
 
-def stats(made: Generation, options: AnswerOptions) -> str:
+def stats(made: "Generation", options: "AnswerOptions") -> str:
     """One line: what the answer cost, and the seed that repeats it."""
+    from offload.convert import size
+
     report, tokens = made.report, len(made.answer.ids)
     rate = f"{tokens / made.seconds:.1f} tokens/s" if made.seconds else "no time"
     accepted = f"{report.tokens_per_pass:.1f} tokens/pass" if report.tokens_per_pass else "no pass"
@@ -57,7 +60,7 @@ def stats(made: Generation, options: AnswerOptions) -> str:
     return f"{tokens} tokens, {rate}, {accepted}, {streamed}{report.first_seconds:.1f} s to first, seed {options.seed}"
 
 
-def as_json(made: Generation, prompt_tokens: int, options: AnswerOptions) -> dict[str, Any]:
+def as_json(made: "Generation", prompt_tokens: int, options: "AnswerOptions") -> dict[str, Any]:
     """The object that run --json prints."""
     report, answer = made.report, made.answer
     after = made.seconds - report.first_seconds
