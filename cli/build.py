@@ -7,7 +7,7 @@ import torch
 
 from cli import fit
 from cli.codec import Codec
-from cli.drafting import SELF, check, own, sighted
+from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
@@ -76,7 +76,7 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
         assert isinstance(engine, TreeEngine)
         return Grow([own(engine, options, expanders), *expanders], engine.limits.context)
     idle = engine.source if isinstance(engine, TreeEngine) and isinstance(engine.source, Streamer) else None
-    return Grow(expanders, engine.limits.context, idle)
+    return Grow(standing(expanders, options, engine.limits.context), engine.limits.context, idle)
 
 
 def resolve(options: ModelOptions) -> list[str]:

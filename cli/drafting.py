@@ -1,4 +1,4 @@
-"""What a draft keeps of its context, and a model that drafts for itself."""
+"""What a draft keeps of its context, and models that draft for themselves."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,16 @@ from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.same import Same
+from specexec.drafters.tier import Tier
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
-from specexec.kv.retrieval import Gathering
+from specexec.kv.retrieval import KINDS, Gathering
+from specexec.kv.window import Sliding
+from specexec.vocabulary import Vocabulary
 
 SELF = "self"
 BELOW = 64  # nodes at the most that a draft's own draft proposes
-KINDS = ("auto", "full", "window", "retrieval")
+LONG = 4  # times the rows of a view: contexts for which a draft gets one without being asked
 
 
 def check(names: Sequence[str], kind: str) -> None:
@@ -25,9 +28,9 @@ def check(names: Sequence[str], kind: str) -> None:
     if SELF in names and kind == "full":
         raise WrongUsage("--draft self with the whole KV cache is the model itself, no draft.",
                          hint="--draft-kv retrieval, or window")
-    if SELF not in names and kind == "retrieval":
-        raise WrongUsage("--draft-kv retrieval is a view of the model's own KV cache.",
-                         hint="--draft self --draft-kv retrieval")
+    if kind == "retrieval" and not set(names) - {"none", "lookup", "random"}:
+        raise WrongUsage("--draft-kv retrieval is a view of a model's own KV cache, and no model drafts.",
+                         hint="--draft self --draft-kv retrieval, or a smaller model as the draft")
 
 
 def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEngine:
@@ -40,11 +43,41 @@ def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -
     """The model itself over a view of its KV cache; below it, in its own passes, twins of the other drafts."""
     if isinstance(target.source, Streaming) and any(map(target.source.disk_bytes, range(len(target.source.pieces)))):
         raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
-                         hint="--draft lookup, or a smaller model as the draft")
-    view = target.cache.view("retrieval" if options.draft_kv == "auto" else options.draft_kv)
+                         hint="--draft NAME --draft-kv retrieval with a smaller model, or --draft lookup")
+    return _over(target, Vocabulary(None), "retrieval" if options.draft_kv == "auto" else options.draft_kv, others)
+
+
+def stands(kind: str, context: int) -> bool:
+    """Whether a draft of a context drafts for itself as well: where that was asked for, or where most of it is out of sight."""
+    return kind == "retrieval" or (kind == "auto" and context >= LONG * KINDS["retrieval"].rows)
+
+
+def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) -> list[Expander]:
+    """The same drafts, of which the first that sees all of a long context drafts for itself, over a view of its KV cache.
+
+    Its own passes check what the view wrote, as the target's check its own.
+    """
+    one = next((draft for draft in drafts if isinstance(draft, ModelExpander) and _sees_all(draft)), None)
+    if one is None or not stands(options.draft_kv, one.engine.limits.context):
+        if options.draft_kv == "retrieval":
+            raise WrongUsage(f"no draft here has learnt to see a context of {context:,}.", hint="--draft-kv window")
+        return list(drafts)
+    assert isinstance(one.engine, TreeEngine)
+    view = _over(one.engine, one.vocabulary, "retrieval", [draft for draft in drafts if draft is not one])
+    tier = Tier(one.engine, one.vocabulary, Cascade(Grow([view], one.engine.limits.context), Auto(BELOW)))
+    return [tier if draft is one else draft for draft in drafts]
+
+
+def _sees_all(draft: ModelExpander) -> bool:
+    return isinstance(draft.engine, TreeEngine) and not isinstance(draft.engine.cache, Sliding)
+
+
+def _over(engine: TreeEngine, vocabulary: Vocabulary, kind: str, others: Sequence[Expander]) -> Same:
+    """The engine's model over a view of its cache; what drafts for it, if anything does, are twins of others."""
+    view, context = engine.cache.view(kind), engine.limits.context
     assert isinstance(view, Gathering)
-    below = [_twin(one, target.limits.context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)]
-    return Same(target, view, Cascade(Grow(below, target.limits.context), Auto(BELOW)) if below else None)
+    below = [_twin(one, context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)]
+    return Same(engine, view, Cascade(Grow(below, context), Auto(BELOW)) if below else None, vocabulary)
 
 
 def _twin(expander: ModelExpander | Chains | Recycled, context: int) -> Expander:

@@ -37,7 +37,7 @@ class TreeEngine(ABC):
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become.
 
-        root: which of the n is node 0, if any.
+        root: which of the n is the tree's first, if any.
         """
 
     @abstractmethod
@@ -79,8 +79,9 @@ class TreeEngine(ABC):
 
     @torch.inference_mode()
     def settle(self) -> None:
-        """Commits what of the synced tokens is evaluated already; the rest of the last tree is forgotten."""
-        self.cache.rebase(self._walked())
+        """Commits what of the synced tokens is evaluated already; of the last tree what hangs below them stays."""
+        if path := self._walked():
+            self.cache.rebase(path, self.cache.branches.below(path[-1]))
 
     @torch.inference_mode()
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
@@ -93,8 +94,7 @@ class TreeEngine(ABC):
             self.cache.leap(missing[len(chunk) :])
         above = len(missing) - 1  # the row above node 0
         parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
-        root = None if first else len(missing)
-        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents], root)
+        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents], len(missing))
         self._read(hidden[len(missing) :], reader, first)
 
     def _check_room(self, tree: DraftTree) -> None:
