@@ -17,7 +17,7 @@ class Committed(ABC):
         self.cuts: list[int] = []  # the lengths it was truncated to
         self._tokens: list[int] = []
         self._branches = Branches()
-        self.queries: dict[int, torch.Tensor] | None = None  # {layer: fp32[heads, dim]} of a tree's first node lately, if a view wants them
+        self.queries: dict[int, torch.Tensor] | None = None  # {layer: fp32[heads, dim]} of a first node, if a view wants them
 
     @property
     def held(self) -> int:
