@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
+from cli.chunk import prompt_chunk
 from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, sizes
 from cli.models import Model, ModelOptions
 from offload.cuda import cuda, free_vram
@@ -15,9 +16,8 @@ from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.form import Plain, Quantised
 from offload.machine import free_memory
-from offload.plan import Placement, plan
+from offload.plan import Demand, Placement, plan
 from offload.store import Store
-from offload.stream import Streamer
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
 from specexec.engines.families import admit
@@ -89,9 +89,11 @@ class Making:
         if store.layout == "tile16" and instruction_set() == REFERENCE:
             raise WrongUsage(f"{store.path} is laid out for compiled kernels, and there are none.",
                              hint=f"specexec convert {store.path} --layout rowmajor")
-        weights = self.streamer(store, context)
+        ram = self.options.ram or free_memory()
+        wanted = self.demand(store, context, ram)
+        weights = open_streamer(store, plan(sizes(store), ram, wanted))
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, self.options.tree)
+            return self._kernels(config, weights, context, self.options.tree, wanted.prompt - self.options.tree)
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -113,16 +115,21 @@ class Making:
         taken = on_device(store.config, of, wanted, dtype.itemsize, cast)
         return plan_device(of, taken, self.options.ram or free_memory(), vram, wanted)
 
-    def streamer(self, store: Store, context: int) -> Streamer:
-        """What the plan keeps in memory is read; the rest will stream."""
-        return open_streamer(store, self.placement(store, context))
-
     def placement(self, store: Store, context: int) -> Placement:
-        return plan(sizes(store), self.options.ram or free_memory(), demand(context, self.options.tree, self.drafts))
+        """What the plan keeps in memory is read; the rest will stream."""
+        ram = self.options.ram or free_memory()
+        return plan(sizes(store), ram, self.demand(store, context, ram))
 
-    def _kernels(self, config: PretrainedConfig, weights: WeightSource, context: int, tree: int = LARGEST_TREE) -> KernelEngine:
+    def demand(self, store: Store, context: int, ram: int) -> Demand:
+        """ram: bytes that may be used in all. Raises TooLittleMemory."""
+        least, tree = demand(context, self.options.tree, self.drafts), self.options.tree
+        return demand(context, tree, self.drafts, prompt_chunk(store, ram, least, tree, self.options.activations))
+
+    def _kernels(
+        self, config: PretrainedConfig, weights: WeightSource, context: int, tree: int = LARGEST_TREE, chunk: int = 0
+    ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
-        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree)
+        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, chunk)
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,

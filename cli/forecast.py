@@ -8,6 +8,7 @@ from cli import home
 from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, view_bytes
 from cli.models import TREE
 from cli.subject import Subject
+from offload.chunk import chunk
 from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
 from offload.measured import Measured
@@ -57,14 +58,16 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     """Raises TooLittleMemory before anything is measured, WrongUsage for what cannot be asked."""
     check_vram(asked.vram)
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
-    own = view_bytes(asked.target.of, context, TREE) if asked.own else 0
-    wanted, ram = demand(context, TREE, own + sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
+    drafting = sum(draft.bytes for draft in asked.drafts) + (view_bytes(asked.target.of, context, TREE) if asked.own else 0)
+    wanted, ram = demand(context, TREE, drafting), asked.ram or free_memory()
     plan(asked.target.of, ram, wanted)
     machine = replace(measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations)), ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
     drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, asked.activations)))
                    for draft in asked.drafts)
+    if asked.target.layout == "tile16":
+        wanted = demand(context, TREE, drafting, chunk(asked.target.of, machine, wanted, TREE))
     outlook = Outlook(asked.target.of, wanted, machine, drafts)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))
 

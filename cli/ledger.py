@@ -35,9 +35,9 @@ def check_vram(vram: int | None, device: str = "auto") -> None:
         raise WrongUsage("--vram: this machine has no CUDA device.", hint="the same command without --vram")
 
 
-def demand(context: int, tree: int, drafts: int) -> Demand:
-    """context: positions; tree: rows of the largest, below which as many may be missing; drafts: bytes of what drafts."""
-    return Demand(context, 2 * tree, drafts)
+def demand(context: int, tree: int, drafts: int, chunk: int = 0) -> Demand:
+    """context: positions; tree: rows of the largest, below which as many may be missing, or `chunk`; drafts: bytes of those."""
+    return Demand(context, 2 * tree, drafts, chunk + tree)
 
 
 def sizes(store: Store) -> Footprint:

@@ -42,7 +42,7 @@ def target(name: str, to: str | None) -> Subject:
     if isinstance(model, Store):
         if to not in (None, model.quant):
             raise WrongUsage(f"{model.path} is {model.quant}.", hint=f"specexec plan {model.path / 'config.json'} --to {to}")
-        return _stored(name, model)
+        return of_store(name, model)
     return configured(name, model.config, to or "nf4")
 
 
@@ -52,11 +52,11 @@ def draft(name: str, to: str | None) -> Subject:
         return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "draft"))
     if isinstance(model, Store):
-        return replace(_stored(name, model), bytes=draft_bytes(model, ModelOptions()))
+        return replace(of_store(name, model), bytes=draft_bytes(model, ModelOptions()))
     return _published(name, model)
 
 
-def _stored(name: str, store: Store) -> Subject:
+def of_store(name: str, store: Store) -> Subject:
     files = [store.path.resolve() / layer for layer in store.layers]
     return Subject(name, store.quant, store.layout, sizes(store), store.nbytes, admit(store.config), files)
 

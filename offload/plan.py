@@ -8,16 +8,26 @@ from offload.footprint import Footprint
 
 PROGRAM = 600 * 2**20  # Python, torch and transformers themselves, measured
 READER_BLOCK = 2**23  # of logits
+STEP = 256  # of contexts that are proposed
 SLOTS = 2  # buffers of the ring: one being read, one in use
 
 
 @dataclass(frozen=True)
 class Demand:
-    """context: tokens the KV cache is to hold. tree: rows of the largest pass. draft: bytes of what drafts."""
+    """context: tokens the KV cache is to hold. tree: rows of the largest pass over a tree, and of the KV cache besides.
+
+    draft: bytes of what drafts. prompt: rows of a pass that reads a prompt, where they are more.
+    """
 
     context: int
     tree: int
     draft: int = 0
+    prompt: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Of the largest pass."""
+        return max(self.tree, self.prompt)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
         Entry("program", PROGRAM),
         Entry("head and last norm", of.head),
         Entry("KV cache", of.kv_token * (demand.context + demand.tree)),
-        Entry("a pass's buffers", of.work_token * demand.tree + READER_BLOCK),
+        Entry("a pass's buffers", of.work_token * demand.rows + READER_BLOCK),
         Entry("draft", demand.draft),
     )
     room = ram - total(fixed)
@@ -72,9 +82,18 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
     if pinned < 0:
         least = total(fixed) + SLOTS * of.layer
         raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
-                              hint=f"--ram {gib(least)}, or a smaller --ctx-size")
+                              hint=f"--ram {gib(least)}{_shorter(of, demand, least - ram)}")
     ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))
     return Placement(pinned, SLOTS, (of.layers - pinned) * of.layer, (*fixed, *ring))
+
+
+def _shorter(of: Footprint, demand: Demand, missing: int) -> str:
+    """The longest context that would fit, with what it saves, where there is one."""
+    context = (demand.context - -(-missing // of.kv_token)) // STEP * STEP
+    if context < STEP:
+        return ", or another model: no context is small enough"
+    saved = of.kv_token * (demand.context - context)
+    return f", or --ctx-size {context}, which takes {gib(saved)} less than {demand.context:,}"
 
 
 def gib(size: int) -> str:

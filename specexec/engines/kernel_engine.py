@@ -24,15 +24,16 @@ class KernelEngine(TreeEngine):
     """Implements Engine. source: matrices in layout tile16 (name.weight codes, name.scales), norms and biases in fp32.
 
     config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
-    Interrupted.
+    Interrupted. chunk: tokens of a prompt that one pass reads, where that is more than largest_tree.
     """
 
     def __init__(
         self, config: PretrainedConfig, source: WeightSource, vocabulary: int, bits: int,
         stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
+        chunk: int = 0,
     ) -> None:
         self.shape = Shape.of(config)
-        limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
+        limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary, chunk)
         most = limits.context + 2 * largest_tree  # a tree, and below it the rows of the pass that takes its place
         blocks = BlockCache(config.num_hidden_layers, self.shape.kv_heads, self.shape.head_dim, most)
         super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))

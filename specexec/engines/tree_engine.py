@@ -53,7 +53,7 @@ class TreeEngine(ABC):
     def forgetting(self, context: int) -> Self:
         """Another one, over a cache that keeps a window of a context that may be longer than the model has learnt."""
         other = self.over(self._window())
-        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE))
+        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE), chunk=0)
         return other
 
     @abstractmethod
@@ -87,8 +87,9 @@ class TreeEngine(ABC):
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
         self._check_room(tree)
         self._settle(tree, first)
-        while len(missing := self._tokens[self.cache.length :]) > self.limits.tree:
-            chunk = missing[: self.limits.tree]
+        most = max(self.limits.tree, self.limits.chunk)
+        while len(missing := self._tokens[self.cache.length :]) > most:
+            chunk = missing[:most]
             self._evaluate(chunk, range(ROOT, len(chunk) - 1))
             self.cache.rebase(range(len(chunk)))
             self.cache.leap(missing[len(chunk) :])
