@@ -40,9 +40,9 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
     names = resolve(options)
-    drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    context = positions(admit(model.config), options.context, STORE_CONTEXT)
+    drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
     if SELF in names and isinstance(model, Store):
-        context = positions(admit(model.config), options.context, STORE_CONTEXT)
         drafts += view_bytes(sizes(model), context, options.tree)
     engine, codec = _engine(model, options, interrupt, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
@@ -96,7 +96,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
         return [Wild(target.limits.vocabulary)]
     model = opened(find(name, "draft"))
     fitting = _match(options, codec, model)
-    everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
+    everything = 2 * (draft_bytes(model, options, target.limits.context) + 2**32)  # a draft is never streamed
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
     trained = model.config.get("max_position_embeddings", target.limits.context)
     context = min(target.limits.context, trained)

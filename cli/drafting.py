@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cli.ledger import stands, windowed
 from cli.models import ModelOptions
 from offload.stream import Streaming
 from specexec.budget import Auto
@@ -14,13 +15,12 @@ from specexec.drafters.same import Same
 from specexec.drafters.tier import Tier
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
-from specexec.kv.retrieval import KINDS, Gathering
+from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
 from specexec.vocabulary import Vocabulary
 
 SELF = "self"
 BELOW = 64  # nodes at the most that a draft's own draft proposes
-LONG = 4  # times the rows of a view: contexts for which a draft gets one without being asked
 
 
 def check(names: Sequence[str], kind: str) -> None:
@@ -35,8 +35,7 @@ def check(names: Sequence[str], kind: str) -> None:
 
 def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEngine:
     """The draft as it is to see a context: a window of it where that was asked for, or where it has learnt no more."""
-    windowed = kind == "window" or (kind != "full" and context > trained)
-    return draft.forgetting(context) if windowed else draft
+    return draft.forgetting(context) if windowed(kind, context, trained) else draft
 
 
 def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -> Same:
@@ -45,11 +44,6 @@ def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -
         raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
                          hint="--draft NAME --draft-kv retrieval with a smaller model, or --draft lookup")
     return _over(target, Vocabulary(None), "retrieval" if options.draft_kv == "auto" else options.draft_kv, others)
-
-
-def stands(kind: str, context: int) -> bool:
-    """Whether a draft of a context drafts for itself as well: where that was asked for, or where most of it is out of sight."""
-    return kind == "retrieval" or (kind == "auto" and context >= LONG * KINDS["retrieval"].rows)
 
 
 def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) -> list[Expander]:

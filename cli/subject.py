@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from cli.ledger import draft_bytes, sizes
+from cli.ledger import draft_weights, sizes
 from cli.models import ModelOptions, find, opened
 from offload.errors import DamagedFiles
 from offload.folder import Folder, json_object, stored
@@ -33,6 +33,11 @@ class Subject:
     config: PretrainedConfig
     files: Sequence[Path] = ()
 
+    @property
+    def trained(self) -> int:
+        """Positions."""
+        return int(self.config.max_position_embeddings)
+
 
 def target(name: str, to: str | None) -> Subject:
     """to: what a model that is no store would be converted to, nf4 by default. Raises WrongUsage where a store is not `to`."""
@@ -52,7 +57,7 @@ def draft(name: str, to: str | None) -> Subject:
         return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "draft"))
     if isinstance(model, Store):
-        return replace(of_store(name, model), bytes=draft_bytes(model, ModelOptions()))
+        return replace(of_store(name, model), bytes=draft_weights(model, ModelOptions()))
     return _published(name, model)
 
 
@@ -65,7 +70,7 @@ def _published(name: str, folder: Folder) -> Subject:
     dtype = choose_dtype("auto", *stored(folder))
     kind = next(known for known, of in DTYPES.items() if of == dtype)
     of, config = _sized(folder.config, "bf16")
-    return Subject(name, kind, None, of, draft_bytes(folder, ModelOptions()), config)
+    return Subject(name, kind, None, of, draft_weights(folder, ModelOptions()), config)
 
 
 def configured(name: str, config: dict[str, object], to: str) -> Subject:

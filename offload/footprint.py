@@ -35,6 +35,7 @@ class Footprint:
     kv_token: int
     work_token: int  # a pass's own buffers, for each of its tokens
     vocabulary: int
+    group: int = 1  # queries that share a head of keys and values
 
     @property
     def weights(self) -> int:
@@ -63,4 +64,5 @@ def footprint(config: Mapping[str, Any], kind: str) -> Footprint:
     work = 4 * (width + (heads + 2 * kv_heads) * dim + 2 * heads * padded + 2 * ffn) + 2 * (width + heads * dim + ffn)
     return Footprint(
         layers, parameters, _up(matrices + vectors + HEADER, PAGE), _up(head + 4 * width + HEADER, PAGE),
-        2 * config["vocab_size"] * width, layers * 2 * kv_heads * padded * 2, work, config["vocab_size"])
+        2 * config["vocab_size"] * width, layers * 2 * kv_heads * padded * 2, work, config["vocab_size"],
+        max(1, heads // kv_heads))

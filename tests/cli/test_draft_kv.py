@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from cli.build import open_session
-from cli.drafting import stands
 from cli.interrupt import Interrupt
-from cli.ledger import sizes, view_bytes
+from cli.ledger import sizes, stands, view_bytes
 from cli.models import ModelOptions
 from offload.store import Store
 from specexec.drafters.grow import Grow
