@@ -8,15 +8,16 @@ import torch
 from transformers import PretrainedConfig
 
 from cli.chunk import prompt_chunk
-from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, sizes
+from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, resident_weights, sizes
 from cli.models import Model, ModelOptions
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
+from offload.footprint import footprint
 from offload.form import Plain, Quantised
 from offload.machine import free_memory
-from offload.plan import Demand, Placement, plan
+from offload.plan import Demand, Placement, check_resident, plan
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
@@ -73,6 +74,9 @@ class Making:
                              hint=f"specexec convert {folder.path} --layout rowmajor")
         context = positions(config, self.options.context, config.max_position_embeddings)
         device, quant = choose_device(self.options.device), self.options.quant
+        if self.options.context and device == CPU:
+            check_resident(resident_weights(folder, self.options), footprint(folder.config, "bf16").kv_token, context,
+                           free_memory(), folder.path)
         layers, tied = config.num_hidden_layers, config.tie_word_embeddings
         if quant and device == CPU and instruction_set() != REFERENCE:
             weights = ResidentWeights(folder, layers, tied, Quantised(quant, "tile16", tied, CPU, torch.float32))

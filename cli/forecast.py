@@ -80,7 +80,8 @@ class Forecast:
     def remarks(self) -> Iterator[str]:
         """What the person should know of the figures, a line each."""
         yield "tokens a pass are assumptions: they depend on the draft and the text"
-        yield f"passes are those at the end of the context; at its beginning a plain one takes {self.outlook.at(0).seconds:.3g} s"
+        first = self.outlook.at(0).seconds
+        yield f"passes are those at the end of the context; at its beginning a plain one takes {first:.3g} s"
         if self.asked.target.layout == "rowmajor":
             reason = why_not() or f"{self.asked.target.name} is in rowmajor, which the torch reference runs"
             yield f"{reason}: {self.outlook.plain.arithmetic:.3g} s of arithmetic in a pass of one token, as measured"

@@ -73,10 +73,11 @@ def draft_bytes(draft: Model, options: ModelOptions, context: int) -> int:
     """What a draft takes in memory: all of it stays there. context: the target's."""
     of = sizes(draft) if isinstance(draft, Store) else footprint(draft.config, "int8")
     trained = draft.config.get("max_position_embeddings", context)
-    return draft_weights(draft, options) + kept_bytes(of, trained, context, options.tree, options.draft_kv)
+    return resident_weights(draft, options) + kept_bytes(of, trained, context, options.tree, options.draft_kv)
 
 
-def draft_weights(draft: Model, options: ModelOptions) -> int:
+def resident_weights(draft: Model, options: ModelOptions) -> int:
+    """Of a model all of which stays in memory."""
     if isinstance(draft, Store):
         of = sizes(draft)
         return of.layers * of.layer + of.head

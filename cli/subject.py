@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from cli.ledger import draft_weights, sizes
+from cli.ledger import resident_weights, sizes
 from cli.models import ModelOptions, find, opened
 from offload.errors import DamagedFiles
 from offload.folder import Folder, json_object, stored
@@ -57,7 +57,7 @@ def draft(name: str, to: str | None) -> Subject:
         return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "draft"))
     if isinstance(model, Store):
-        return replace(of_store(name, model), bytes=draft_weights(model, ModelOptions()))
+        return replace(of_store(name, model), bytes=resident_weights(model, ModelOptions()))
     return _published(name, model)
 
 
@@ -70,7 +70,7 @@ def _published(name: str, folder: Folder) -> Subject:
     dtype = choose_dtype("auto", *stored(folder))
     kind = next(known for known, of in DTYPES.items() if of == dtype)
     of, config = _sized(folder.config, "bf16")
-    return Subject(name, kind, None, of, draft_weights(folder, ModelOptions()), config)
+    return Subject(name, kind, None, of, resident_weights(folder, ModelOptions()), config)
 
 
 def configured(name: str, config: dict[str, object], to: str) -> Subject:

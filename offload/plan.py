@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from offload.errors import TooLittleMemory
 from offload.footprint import Footprint
@@ -87,13 +88,26 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
     return Placement(pinned, SLOTS, (of.layers - pinned) * of.layer, (*fixed, *ring))
 
 
+def check_resident(weights: int, kv_token: int, context: int, free: int, path: Path) -> None:
+    """Raises TooLittleMemory where a model that cannot stream, and keys and values of so many positions, are too much."""
+    least = weights + kv_token * context
+    if least > free:
+        fits = longest(context, least - free, kv_token)
+        shorter = f"--ctx-size {fits}, or " if fits else ""
+        raise TooLittleMemory(f"this model and a context of {context:,} need {gib(least)} of memory; {gib(free)} is free.",
+                              hint=f"{shorter}specexec convert {path}, so that it can stream")
+
+
+def longest(context: int, missing: int, kv_token: int) -> int:
+    """The longest context that takes so many bytes less; 0 where none does."""
+    return max(0, (context - -(-missing // kv_token)) // STEP * STEP)
+
+
 def _shorter(of: Footprint, demand: Demand, missing: int) -> str:
-    """The longest context that would fit, with what it saves, where there is one."""
-    context = (demand.context - -(-missing // of.kv_token)) // STEP * STEP
-    if context < STEP:
-        return ", or another model: no context is small enough"
-    saved = of.kv_token * (demand.context - context)
-    return f", or --ctx-size {context}, which takes {gib(saved)} less than {demand.context:,}"
+    if context := longest(demand.context, missing, of.kv_token):
+        saved = of.kv_token * (demand.context - context)
+        return f", or --ctx-size {context}, which takes {gib(saved)} less than {demand.context:,}"
+    return ", or another model: no context is small enough"
 
 
 def gib(size: int) -> str:

@@ -7,8 +7,9 @@ import pytest
 
 from cli.build import open_session
 from cli.interrupt import Interrupt
-from cli.ledger import sizes, stands, view_bytes
-from cli.models import ModelOptions
+from cli.ledger import resident_weights, sizes, stands, view_bytes
+from cli.models import ModelOptions, find, opened
+from offload.footprint import footprint
 from offload.store import Store
 from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander, unread
@@ -160,3 +161,16 @@ def test_the_ledger_counts_it(bundled_store: Path) -> None:
     own.engine.forward(DraftTree((5,)), unread)
     store = Store(bundled_store)
     assert 0 < own.view.nbytes < view_bytes(sizes(store), session.context, ModelOptions().tree)
+
+
+def test_a_context_of_a_folder_that_memory_cannot_hold_is_refused(specexec: Specexec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is read, by the longest one that fits."""
+    model = opened(find("bundled", "target"))
+    of, weights = footprint(model.config, "bf16"), resident_weights(model, ModelOptions())
+    monkeypatch.setattr("cli.engines.free_memory", lambda: weights + 600 * of.kv_token)
+    given = ("run", "--draft", "none", *ASKED)
+    code, out, err = specexec(*given, "--ctx-size", "1024")
+    assert (code, out) == (3, "")
+    assert "a context of 1,024" in err
+    assert "Try: --ctx-size 512, or specexec convert " in err
+    assert specexec(*given, "--ctx-size", "512").code == 0
