@@ -11,7 +11,7 @@ from cli.drafting import SELF, check, own, sighted
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
-from cli.models import Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.name import BUNDLED
 from cli.session import Session
 from cli.values import Nodes
@@ -100,7 +100,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
     trained = model.config.get("max_position_embeddings", target.limits.context)
     context = min(target.limits.context, trained)
-    alone = replace(options, model=name, quant=draft_quant(options), context=context, ram=everything,
+    alone = replace(options, model=name, quant=draft_quant(options), activations=DRAFT_BITS, context=context, ram=everything,
                     vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt)
     return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
