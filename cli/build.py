@@ -12,7 +12,6 @@ from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
-from cli.name import BUNDLED
 from cli.session import Session
 from cli.values import Nodes
 from offload.footprint import footprint
@@ -80,9 +79,9 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
 
 
 def resolve(options: ModelOptions) -> list[str]:
-    """auto is the bundled draft for the bundled target, and lookup always. Raises WrongUsage for none beside others."""
-    auto = [BUNDLED, "lookup"] if options.model == BUNDLED else ["lookup"]
-    names = list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
+    """auto is the usual draft, and lookup always. Raises WrongUsage for none beside others."""
+    usual = [*fit.usual(options), "lookup"] if "auto" in options.drafts else []
+    names = list(dict.fromkeys(name for given in options.drafts for name in (usual if given == "auto" else [given])))
     if "none" in names and len(names) > 1:
         raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
     check(names, options.draft_kv)
@@ -111,7 +110,7 @@ def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:
     try:
         return match(codec.vocabulary, Codec(draft.path).vocabulary)
     except WrongUsage as error:
-        found = fit.drafts(find(options.model, "target"))
+        found = list(fit.drafts(find(options.model, "target")))
         others = ", or one of: " + ", ".join(found) if found else ", or --draft lookup"
         raise WrongUsage(str(error), hint=f"--draft auto{others}") from error
 
