@@ -1,6 +1,6 @@
 """Puts the parts together: model, engine, drafter, tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,7 @@ from cli.interrupt import Interrupt
 from cli.ledger import draft_bytes
 from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.options import Nodes
+from cli.pulse import Pulse
 from cli.session import Session
 from offload.store import Store
 from offload.stream import Streamer, Streaming
@@ -36,11 +37,13 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     model = opened(find(options.model, "target"))
     names = resolve(options)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
-    engine, codec = _engine(model, options, interrupt, drafts)
+    pulse = Pulse(interrupt)
+    engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
     streamer = engine.source if isinstance(engine.source, Streaming) else None
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), streamer)
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
+                   int(model.config["num_hidden_layers"]), streamer)
 
 
 def fresh(engine: Engine) -> Auto:
@@ -53,9 +56,9 @@ def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) 
     return _drafter(names, options, session.target, session.codec, session.interrupt)
 
 
-def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:
+def _engine(model: Model, options: ModelOptions, stop: Callable[[], bool], drafts: int = 0) -> tuple[TreeEngine, Codec]:
     codec = Codec(model.path, options.raw)
-    making = Making(model, options, max(codec.vocabulary.values()) + 1, interrupt.requested, drafts)
+    making = Making(model, options, max(codec.vocabulary.values()) + 1, stop, drafts)
     return making.engine(), codec
 
 
@@ -88,7 +91,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
     alone = replace(options, model=name, quant=draft_quant(options), context=context, ram=everything,
                     vram=everything if on_gpu else None)
-    draft, _ = _engine(model, alone, interrupt)
+    draft, _ = _engine(model, alone, interrupt.requested)
     return [ModelExpander(draft, fitting)]
 
 

@@ -23,6 +23,11 @@ def machine() -> Path:
     return home() / "machine.json"
 
 
+def state() -> Path:
+    """What a person typed and was told: the user's state folder."""
+    return platformdirs.user_state_path("specexec", appauthor=False)
+
+
 def placed(name: str) -> Path:
     """Where the model called `name` is kept. Raises Refused for what is no name."""
     if not name or name != Path(name).name or name.startswith(".") or "\0" in name:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -153,7 +154,20 @@ answer_options = _all(
     _option("--raw", is_flag=True, help="Use no chat template."),
     _option("-v", "--verbose", is_flag=True, help="Three lines on how much was drafted, and why."),
     _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
+    _option("--think/--no-think", default=None, help="Ask for thoughts first, or for none; default the template's."),
+    _option("-R", "--hide-thoughts", is_flag=True, help="Show no thoughts."),
+    _option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+            help="Colour and Markdown; auto is a terminal without NO_COLOR."),
     quiet_option,
+)
+
+chat_options = _all(
+    _option("-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
+            help="Text file to put before the first question; repeatable."),
+    click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the latest chat."),
+    click.option("--session", metavar="NAME", help="Go on with the chat of that name, or begin it."),
+    _option("--save/--no-save", default=True, help="Keep this chat as it goes; default yes."),
+    _option("--history/--no-history", default=True, help="Keep what is typed for the Up key; default yes."),
 )
 
 convert_options = _all(

@@ -8,9 +8,15 @@ from typing import Any
 
 import click
 
-from cli.reader import ReaderGone
+from cli.color import coloured
+from cli.markdown import MarkdownPage
+from cli.page import Plain, write
+from cli.reply import Reply
 from cli.session import AnswerOptions, Generation
 from offload.convert import size
+from specexec.thoughts import opened
+
+__all__ = ["as_json", "note", "peak_rss_bytes", "reply", "stats", "wants_stats", "write", "write_answer"]
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -19,29 +25,22 @@ def note(text: str, quiet: bool = False) -> None:
         click.secho(text, err=True, dim=True)
 
 
-def write(text: str) -> None:
-    """Text of the answer, at once. Raises ReaderGone, since click takes a BrokenPipeError for a failure."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise ReaderGone from error
+def reply(prompt: str | None, styled: bool, hidden: bool) -> Reply:
+    """Shows one answer. prompt: the template's text before it; styled: the model writes Markdown; hidden: its thoughts are."""
+    page = MarkdownPage() if styled and coloured(sys.stdout) else Plain()
+    return Reply(page, opened(prompt or ""), hidden)
 
 
-def write_answer(made: Generation, texts: Iterable[str]) -> None:
+def write_answer(made: Generation, texts: Iterable[str], shown: Reply) -> None:
     """Text as it comes, ended by a newline: also where what makes it fails, unless there was no text."""
     try:
         for text in texts:
-            write(text)
+            shown.add(text)
     except Exception:
         if made.answer.text:
-            _end_line(made)
+            shown.end()
         raise
-    _end_line(made)
-
-
-def _end_line(made: Generation) -> None:
-    write("" if made.answer.text.endswith("\n") else "\n")
+    shown.end()
 
 
 def wants_stats(given: bool | None, quiet: bool) -> bool:

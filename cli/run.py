@@ -24,17 +24,20 @@ from cli.question import read_question
 def run(prompt: str | None, prompt_option: str | None, files: tuple[Path, ...], as_json: bool, **given: Any) -> int:
     """Answer one PROMPT; piped text comes before it."""
     question = read_question(prompt, prompt_option, files)
-    from cli import render, settings
+    from cli import color, render, settings
     from cli.build import open_session
     from cli.interrupt import INTERRUPTED, Interrupt
     from cli.reasons import reasons
+    from cli.status import Status, shows
     from specexec.conversation import Conversation, check_fits
 
     wanted = settings.model_options(given)
+    color.choose(given["color"])
     with closing(open_session(wanted, Interrupt())) as session:
         chosen = settings.answer_options(given, session.sampling)
         for remark in (*settings.remarks(wanted), *session.remarks):
             render.note(remark, given["quiet"])
+        settings.think(session.codec, given["think"])
         conversation = Conversation(session.codec, settings.system_prompt(given["system"]))
         conversation.ask(question)
         check_fits(len(conversation.ids), session.context)
@@ -45,7 +48,10 @@ def run(prompt: str | None, prompt_option: str | None, files: tuple[Path, ...], 
                 deque(texts, 0)
                 render.write(json.dumps(render.as_json(made, len(conversation.ids), chosen)) + "\n")
             else:
-                render.write_answer(made, texts)
+                status = Status(session, made)
+                reply = render.reply(conversation.spelled, session.codec.has_template, given["hide_thoughts"])
+                with session.pulse.watched(status.beat if shows(given["quiet"]) else lambda: None):
+                    render.write_answer(made, status.cleared(texts), reply)
             for line in reasons(session, made, chosen) if given["verbose"] else ():
                 render.note(line)
             if render.wants_stats(given["stats"], given["quiet"]):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cli.codec import Codec
 from cli.interrupt import Interrupt
+from cli.pulse import Pulse
 from offload.stream import Streaming
 from specexec.answer import Answer, Endings
 from specexec.budget import Auto, Fixed
@@ -49,6 +50,8 @@ class Session:
     sampling: Sampling  # the model's own defaults
     interrupt: Interrupt
     auto: Auto  # what was learnt of the best budget
+    pulse: Pulse  # of the target's passes
+    layers: int  # of the target
     streamer: Streaming | None = None  # of the target's weights
 
     @property
