@@ -9,8 +9,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from offload.errors import DamagedFiles
-from specexec.conversation import Messages
 from specexec.errors import WrongUsage
+from specexec.exchange import Messages
 
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from cli.commands import COMMANDS
+from cli.commands import COMMANDS, KNOWN
 from cli.settable import names
 
 WORDS = {command.name: command.words for command in COMMANDS if command.words}
@@ -22,11 +22,12 @@ class ChatCompleter(Completer):
         if not typed.startswith("/") or "\n" in typed:
             return
         if not blank:
-            yield from _beginning(typed, [name for known in COMMANDS for name in (known.name, *known.aliases)])
+            yield from _beginning(typed, [name + " " * bool(command.takes) for name, command in KNOWN.items()])
         elif command in PATHS:
             yield from self._paths.get_completions(Document(argument), complete_event)
         elif " " not in argument:
-            yield from _beginning(argument, names() if command == "/set" else WORDS.get(command, ()))
+            words = [name + " " for name in names()] if command == "/set" else WORDS.get(command, ())
+            yield from _beginning(argument, words)
 
 
 def _beginning(typed: str, known: Iterable[str]) -> Iterable[Completion]:

@@ -10,7 +10,8 @@ from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
-from prompt_toolkit.output import create_output
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
 from cli.lines import CONTINUED, MORE, PROMPT, block_text, open_block
@@ -24,7 +25,7 @@ class Editor:
         self._session: PromptSession[str] = PromptSession(
             history=history, completer=completer, complete_while_typing=False, complete_style=CompleteStyle.READLINE_LIKE,
             multiline=True, prompt_continuation=_continuation, key_bindings=self._keys(), search_ignore_case=True,
-            enable_open_in_editor=False, tempfile_suffix=".md", output=create_output(always_prefer_tty=True))
+            enable_open_in_editor=False, tempfile_suffix=".md", output=_output())
 
     def read(self) -> str | None:
         """What was sent; None at Ctrl-D."""
@@ -55,6 +56,14 @@ class Editor:
             event.current_buffer.reset()
         else:
             run_in_terminal(self._hint)
+
+
+def _output() -> Output:
+    """Where the terminal is. It is not asked where its cursor stands: the answer might come when nobody waits for it."""
+    output = create_output(always_prefer_tty=True)
+    if isinstance(output, Vt100_Output):
+        output.enable_cpr = False
+    return output
 
 
 def _enter(event: KeyPressEvent) -> None:

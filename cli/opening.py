@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,10 +16,14 @@ from cli.recall import Recalled, recall
 from cli.record import Record
 from cli.render import note
 from cli.session import Session
+from cli.status import CLEAR
 from cli.talk import Talk
 from offload.errors import NotHere
 from specexec.conversation import Conversation
 from specexec.errors import WrongUsage
+
+if TYPE_CHECKING:  # not on every system
+    from cli.keys import Keys
 
 
 def wanted_session(given: Mapping[str, Any]) -> Path | None:
@@ -93,6 +97,13 @@ def _take(talk: Talk, found: Recalled, system: str | None) -> None:
         talk.set("seed", found.seed)
 
 
+def _restore(keys: "Keys") -> None:
+    """Before the program is left in mid-answer."""
+    keys.restore()
+    sys.stderr.write(CLEAR)
+    sys.stderr.flush()
+
+
 def _edit(talk: Talk) -> None:
     """Keys are read while an answer is written, lines edited between answers."""
     from cli.completer import ChatCompleter
@@ -102,6 +113,6 @@ def _edit(talk: Talk) -> None:
     from cli.keys import Keys
 
     keys, interrupt = Keys(), talk.session.interrupt
-    interrupt.also, interrupt.leave, talk.alone = keys.escape, keys.restore, keys.watched
+    interrupt.also, interrupt.leave, talk.alone = keys.escape, lambda: _restore(keys), keys.watched
     past = history(state() / "history" if talk.given["history"] else None, talk.say)
     talk.reader = Editor(past, ChatCompleter(), lambda: click.secho(HINT, err=True, dim=True), keys.text)

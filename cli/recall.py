@@ -8,7 +8,8 @@ from typing import Any
 
 from cli.record import VERSION
 from offload.errors import DamagedFiles, NotHere
-from specexec.conversation import Conversation, Exchange, Message
+from specexec.conversation import Conversation
+from specexec.exchange import Exchange, Message
 
 OURS = ("ids", "base", "answer", "seed", "stop")
 Line = Mapping[str, Any]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from offload.errors import Refused
-from specexec.conversation import Conversation, Exchange
+from specexec.conversation import Conversation
+from specexec.exchange import Exchange
 
 VERSION = 1
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700

@@ -4,16 +4,14 @@ Each turn appends only what the chat template adds. Without a template, turns co
 earlier turns (it drops their thoughts), the turn that makes it do so holds what they became: undone, it brings them back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from specexec.answer import alike
 from specexec.errors import WrongUsage
+from specexec.exchange import Exchange, Message, Messages, joined, said
 from specexec.thoughts import CLOSE, visible
-
-Message = Mapping[str, Any]
-Messages = Sequence[Message]
 
 
 class ChatCodec(Protocol):
@@ -30,34 +28,6 @@ class ChatCodec(Protocol):
 
 
 @dataclass
-class Exchange:
-    """asked: what was said before the answer, the question last; tools speak here too.
-
-    base: what all earlier turns became, where the template rewrote them for this one. further: of the answer's message, beside
-    its content: calls of tools.
-    """
-
-    asked: tuple[Message, ...]
-    prompt_ids: list[int]  # what the turn added before its answer
-    base: list[int] | None = None
-    answer: str = ""
-    answer_ids: list[int] = field(default_factory=list)
-    further: Message = field(default_factory=dict)
-
-    @property
-    def question(self) -> str:
-        return _content(self.asked[-1])
-
-    @property
-    def ids(self) -> list[int]:
-        return self.prompt_ids + self.answer_ids
-
-    @property
-    def messages(self) -> list[Message]:
-        return [*self.asked, {"role": "assistant", "content": self.answer, **self.further}]
-
-
-@dataclass
 class Conversation:
     """answers: generations begun so far, regenerations included; it numbers the noise, so no two share any."""
 
@@ -69,7 +39,7 @@ class Conversation:
     @property
     def ids(self) -> list[int]:
         """The context: the whole of it, ready for the next answer."""
-        return _joined(self.exchanges)
+        return joined(self.exchanges)
 
     @property
     def spelled(self) -> str | None:
@@ -131,7 +101,7 @@ class Conversation:
             return Exchange(asked, self._opening(asked))
         whole = self.codec.render(self._messages(self.exchanges, asked))
         if whole is None:
-            return Exchange(asked, self.codec.encode(_text(asked)))
+            return Exchange(asked, self.codec.encode(said(asked)))
         last = self.exchanges[-1]
         before = self.codec.render(self._messages(self.exchanges[:-1], last.asked)) or ""
         for answer in (last.answer, last.answer.strip()) if not last.further else ():  # many templates strip
@@ -143,7 +113,7 @@ class Conversation:
         opening = self.codec.render(self._messages([], asked))
         if opening is not None:
             return self.codec.encode(opening)
-        return self.codec.encode_first(f"{self.system}\n\n{_text(asked)}" if self.system else _text(asked))
+        return self.codec.encode_first(f"{self.system}\n\n{said(asked)}" if self.system else said(asked))
 
     def _rewritten(self, asked: tuple[Message, ...], before: str, whole: str) -> Exchange:
         """The template changed earlier turns. What stands before the last answer keeps its ids where its text is the same.
@@ -155,7 +125,7 @@ class Conversation:
         stays = len(last.prompt_ids) - len(gone)
         if stays < 0 or last.prompt_ids[stays:] != gone:
             return Exchange(asked, self.codec.encode(whole), base=[])
-        base = _joined([*self.exchanges[:-1], replace(last, prompt_ids=last.prompt_ids[:stays], answer_ids=[])])
+        base = joined([*self.exchanges[:-1], replace(last, prompt_ids=last.prompt_ids[:stays], answer_ids=[])])
         rest, shown = whole[kept:], visible(last.answer)
         at = rest.find(shown)
         if not shown or at < 0:
@@ -177,22 +147,6 @@ class Conversation:
         for exchange in earlier:
             messages += exchange.messages
         return [*messages, *asked]
-
-
-def _joined(exchanges: Sequence[Exchange]) -> list[int]:
-    ids: list[int] = []
-    for exchange in exchanges:
-        ids = [*(ids if exchange.base is None else exchange.base), *exchange.ids]
-    return ids
-
-
-def _content(message: Message) -> str:
-    return str(message.get("content") or "")
-
-
-def _text(asked: Messages) -> str:
-    """Without a template, what is said is one text."""
-    return "\n\n".join(map(_content, asked))
 
 
 def check_fits(tokens: int, context: int) -> None:

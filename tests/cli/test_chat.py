@@ -136,11 +136,11 @@ def read_until(terminal: int, wanted: str, keys: bytes = b"", every: float = 2.0
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_chat(shared: Path) -> None:
-    """On a real pseudo-terminal, whose line discipline makes Ctrl-C a signal."""
+    """On a real pseudo-terminal, which can do no more than lines, and whose line discipline makes Ctrl-C a signal."""
     terminal, end = pty.openpty()
     model = str(shared / "models" / "stories260k")
     process = subprocess.Popen([sys.executable, "-m", "specexec", "chat", "-m", model, "--draft", "none", "--seed", "7"],
-                               stdin=end, stdout=end, stderr=end, start_new_session=True,
+                               env={**os.environ, "TERM": "dumb"}, stdin=end, stdout=end, stderr=end, start_new_session=True,
                                preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)))
     os.close(end)
     read_until(terminal, ">>> ")

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import jinja2
 import pytest
 
-from specexec.conversation import Conversation, Messages, check_fits
+from specexec.conversation import Conversation, check_fits
 from specexec.errors import WrongUsage
+from specexec.exchange import Messages
 
 CHATML = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|assistant|>{% endif %}")
