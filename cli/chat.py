@@ -22,15 +22,16 @@ def chat(files: tuple[Path, ...], **given: Any) -> int:
     from cli import color, opening, settings
     from cli.build import open_session
     from cli.interrupt import Interrupt, deaf
+    from cli.record import Record
     from cli.render import note
 
     color.choose(given["color"])
     path = opening.wanted_session(given)
     wanted = settings.model_options(given)
-    with closing(open_session(wanted, Interrupt())) as session:
+    with closing(open_session(wanted, Interrupt())) as session, closing(Record(note)) as kept:
         for remark in (*settings.remarks(wanted), *session.remarks):
             note(remark, given["quiet"])
-        talk = opening.open_talk(session, given, path)
+        talk = opening.open_talk(session, given, kept, path)
         for file in files:
             talk.attach(file)
         talk.say(opening.banner(talk))

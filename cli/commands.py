@@ -60,7 +60,7 @@ def _refuse_word(word: str, rest: str) -> None:
     """A path, or a word that more follows, is what someone asks about."""
     if not rest and word.count("/") == 1:
         near = difflib.get_close_matches(word, KNOWN, n=1, cutoff=0.5)
-        raise WrongUsage(f"there is no command {word}.", hint=f"{near[0]}, or /help" if near else "/help")
+        raise WrongUsage(f"there is no command {word}.", hint=f"{near[0]}, or /help" if near and word[1:] else "/help")
 
 
 def question_of(text: str) -> str:

@@ -14,7 +14,6 @@ from cli.lines import HINT, Lines
 from cli.models import find
 from cli.recall import Recalled, recall
 from cli.record import Record
-from cli.render import note
 from cli.session import Session
 from cli.status import CLEAR
 from cli.talk import Talk
@@ -40,12 +39,11 @@ def edits() -> bool:
     return sys.stdin.isatty() and color.moves(sys.stdin) and (sys.stdout.isatty() or sys.stderr.isatty())
 
 
-def open_talk(session: Session, given: dict[str, Any], path: Path | None) -> Talk:
+def open_talk(session: Session, given: dict[str, Any], kept: Record, path: Path | None) -> Talk:
     """path: of a kept chat, or where a new one is kept under its name."""
     options = settings.answer_options(given, session.sampling)
     settings.think(session.codec, given["think"])
     of = identity(given["model"], find(given["model"], "target"), session.codec)
-    kept = Record(note)
     fresh = Conversation(session.codec, settings.system_prompt(given["system"]))
     talk = Talk(session, fresh, options, given, kept, Lines(), of)
     if edits():

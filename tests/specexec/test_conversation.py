@@ -112,7 +112,7 @@ QWEN = ("{% for m in messages %}<|{{ m.role }}|>\n"
         "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1].lstrip('\\n') }}"
         "{% else %}{{ m.content }}{% endif %}<|end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>\n{% endif %}")
-DEEPSEEK = QWEN.replace("{% if add_generation_prompt %}<|assistant|>\n", "{% if add_generation_prompt %}<|assistant|>\n<think>\n")
+DEEPSEEK = QWEN.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<think>\n{% endif %}")
 TOOLS = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}"
          "{% for c in m.tool_calls or [] %}[{{ c.name }}]{% endfor %}<|end|>{% endfor %}<|assistant|>")
 
