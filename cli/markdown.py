@@ -79,26 +79,23 @@ class MarkdownPage:
         return True
 
     def _finish(self, block: str) -> None:
-        if not block.strip():
-            return
         self._draw(block)
-        write("\n")
+        if self._rows or self._gone:
+            write("\n")
         self._rows, self._gone = [], 0
 
     def _draw(self, block: str) -> None:
         """Writes the rows that are new or other than those that stand there."""
-        if not block.strip():
-            return
-        if not self._rows and not self._gone and self._began:
-            write("\n")  # between two blocks
-        self._began = True
         size = shutil.get_terminal_size()
+        resized = size.columns != self._size.columns
         rows = _rows(block, size.columns)[self._gone :]
-        if rows and (rows != self._rows or size.columns != self._size.columns):
-            same = 0 if size.columns != self._size.columns else min(_same(self._rows, rows), len(rows) - 1)
+        if rows and (rows != self._rows or resized):
+            if not self._rows and not self._gone and self._began:
+                write("\n")  # between two blocks
+            same = 0 if resized else min(_same(self._rows, rows), len(rows) - 1)
             write(self._above(same, size.columns) + "\n".join(rows[same:]))
             scrolled = max(0, len(rows) - size.lines + 1)
-            self._size, self._rows, self._gone = size, rows[scrolled:], self._gone + scrolled
+            self._size, self._rows, self._gone, self._began = size, rows[scrolled:], self._gone + scrolled, True
 
     def _above(self, row: int, columns: int) -> str:
         """Goes from the end of the last row to the beginning of `row`, and clears what is there; narrower rows were broken."""
@@ -118,7 +115,10 @@ def _same(old: Sequence[str], new: Sequence[str]) -> int:
 
 
 def _rows(block: str, columns: int) -> list[str]:
+    """Of the block, without blank ones above and below."""
     console = Console(file=sys.stdout, force_terminal=True, width=max(columns - 1, 8), legacy_windows=False)
     with console.capture() as drawn:
         console.print(_Markdown(block))
-    return [row.rstrip() for row in drawn.get().rstrip("\n").split("\n")]
+    rows = [row.rstrip() for row in drawn.get().split("\n")]
+    inked = [i for i, row in enumerate(rows) if Text.from_ansi(row).plain.strip()]
+    return rows[inked[0] : inked[-1] + 1] if inked else []

@@ -90,17 +90,18 @@ class Talk:
 
     def answer(self, text: str = "", ids: Sequence[int] = ()) -> None:
         """Writes the last answer, from `text` on; what was shown of it is kept, whatever ends it."""
+        last = self.conversation.exchanges[-1]
+        check_fits(len(self.conversation.ids) - len(last.answer_ids) + len(ids), self.session.context)
         self.conversation.answered(text, ids)
         prompt, number = self.conversation.ids, self.conversation.begin_answer()
-        check_fits(len(prompt), self.session.context)
         made = self.session.begin(prompt, self.options)
         try:
             self._write(made, prompt, number, within=not text)
         finally:
             self.conversation.answered(text + made.answer.text, [*ids, *made.answer.ids])
-            if self.conversation.exchanges[-1].answer or made.answer.stop_reason != "failed":
-                self.kept.add(record.answered(self.conversation.exchanges[-1], answer=number, seed=self.options.seed,
-                                              stop=made.answer.stop_reason))
+            if last.answer or made.answer.stop_reason != "failed":
+                stop = made.answer.stop_reason
+                self.kept.add(record.answered(last, answer=number, seed=self.options.seed, stop=stop))
         self.made.append(made)
         self._tell(made)
 
