@@ -1,6 +1,7 @@
 """What the commands of a chat do; the table of them is commands.py."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class Deeds:
         question = self._some_turn()
         self.talk.conversation.undo()
         self.talk.kept.add({"did": "undo"})
-        self.talk.say(f'forgot "{question[:40]}" and its answer')
+        if sys.stdin.isatty():
+            self.talk.say(f'forgot "{question[:40]}" and its answer')
 
     def clear(self, rest: str) -> None:
         self.talk.conversation.clear()

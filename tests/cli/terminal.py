@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 CHAT = (sys.executable, "-m", "specexec", "chat")
-PATIENCE = 30.0  # seconds
+PATIENCE = 180.0  # seconds
 PASSED_ON = ("PATH", "HOME", "PYTHONPATH", "XDG_STATE_HOME", "LD_PRELOAD", "FAULTS", "FAULTS_WHILE")
 _numbers = count()
 
