@@ -102,3 +102,9 @@ def test_into_a_pipe_that_wants_colour_there_are_no_cursor_moves(tmp_path: Path)
     out = (tmp_path / "out").read_text()
     assert set(re.findall(r"\x1b\[[0-9;]*([A-Za-z])", out)) == {"m"}
     assert out.count("A heading") == 1
+
+
+def test_what_scrolled_away_is_not_written_again_when_it_would_change(tmp_path: Path) -> None:
+    text = "**" + " ".join(f"word{number}" for number in range(120)) + "** and the end"
+    seen = shown(tmp_path, [text[i : i + 20] for i in range(0, len(text), 20)], 40, 10, 0.002)
+    assert [int(word) for word in re.findall(r"word(\d+)", seen)] == list(range(120))
