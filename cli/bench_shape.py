@@ -95,7 +95,7 @@ class _Bench:
     ) -> Arm:
         """What the timed passes took is known to it."""
         auto = fresh(self.session.target)
-        auto.curve = auto.curve.measured([one.n for one in timed], [one.seconds for one in timed])
+        auto.price = auto.price.measured(*zip(*((one.n, one.seconds, one.waited) for one in timed), strict=True))
         session = replace(self.session, drafter=drafter, auto=auto)
         return arm(session, replace(chosen, max_tokens=self._tokens(name)), texts)
 

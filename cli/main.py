@@ -15,6 +15,7 @@ from cli.chat import chat
 from cli.convert import convert
 from cli.options import FOREIGN
 from cli.plan import plan
+from cli.pull import pull
 from cli.reader import ReaderGone
 from cli.run import run
 from cli.verify import verify
@@ -40,7 +41,7 @@ def main_group(context: click.Context, version: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, chat, convert, verify, plan, bench):
+for command in (run, chat, pull, convert, verify, plan, bench):
     main_group.add_command(command)
 
 

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -161,21 +160,26 @@ answer_options = _all(
     quiet_option,
 )
 
-chat_options = _all(
-    _option("-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
-            help="Text file to put before the first question; repeatable."),
-    click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the latest chat."),
-    click.option("--session", metavar="NAME", help="Go on with the chat of that name, or begin it."),
-    _option("--save/--no-save", default=True, help="Keep this chat as it goes; default yes."),
-    _option("--history/--no-history", default=True, help="Keep what is typed for the Up key; default yes."),
-)
+name_option = _option("--name", metavar="NAME", help="Name in the model store; default the source's and the format.")
 
 convert_options = _all(
     to_option,
     _option("--layout", type=click.Choice(["auto", "tile16", "rowmajor"]), default="auto", show_default=True,
             help="tile16 for the CPU's kernels, rowmajor for CUDA; auto is this machine's."),
     _option("--out", metavar="DIR", help="Where; default in the model store, by name."),
-    _option("--name", metavar="NAME", help="Name in the model store; default the source's and the format."),
+    name_option,
+    quiet_option,
+)
+
+pull_options = _all(
+    to_option,
+    click.option("--revision", metavar="REV", help="Branch, tag or commit; as REPO@REV."),
+    click.option("--draft", metavar="REPO2",
+                 help="Fetch this one too, to draft with; none for none; by default the family's is offered."),
+    click.option("--keep-source", is_flag=True, help="Keep what was fetched, in the cache of huggingface_hub."),
+    click.option("--dry-run", is_flag=True, help="Say what would be fetched, and nothing more."),
+    click.option("-y", "--yes", is_flag=True, help="Yes to every question."),
+    name_option,
     quiet_option,
 )
 

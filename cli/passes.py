@@ -21,6 +21,7 @@ class Pass:
 
     n: int
     seconds: float
+    waited: float  # of these, for weights
     floor: Prediction
 
     def figures(self) -> dict[str, Any]:
@@ -34,22 +35,24 @@ def passes(engine: TreeEngine, counts: Sequence[int], before: Callable[[], None]
     A pass that is not timed follows it, since the first one would find nothing read ahead.
     """
     context = [*range(1, PROMPT + 1)]
-    seconds: dict[int, list[float]] = {n: [] for n in counts}
+    took: dict[int, list[tuple[float, float]]] = {n: [] for n in counts}
     for _ in range(ROUNDS):
         before()
         _pass(engine, context, 1)
         for n in counts:
-            seconds[n].append(_pass(engine, context, n))
-    return (Pass(n, statistics.median(took), Prediction(0, 0)) for n, took in seconds.items())
+            took[n].append(_pass(engine, context, n))
+    for n, each in took.items():
+        seconds, waited = (statistics.median(column) for column in zip(*each, strict=True))
+        yield Pass(n, seconds, waited, Prediction(0, 0))
 
 
-def _pass(engine: TreeEngine, context: Sequence[int], n: int) -> float:
-    """One chain below the context."""
+def _pass(engine: TreeEngine, context: Sequence[int], n: int) -> tuple[float, float]:
+    """One chain below the context: its seconds, and of these what it waited."""
     tree = DraftTree((context[-1], *range(100, 99 + n)), tuple(range(ROOT, n - 1)), (0.0,) * n, ("root",) * n)
-    began = time.perf_counter()
+    began, waited = time.perf_counter(), engine.waited
     engine.sync(context[:-1])
     engine.forward(tree, lambda first, logits: None)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, engine.waited - waited
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ import shutil
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
+from threading import RLock
 
 import click
 
 from cli.render import note
+from offload.convert import size
 
 WINDOW = 10.0  # seconds that a rate is taken over
 EVERY, OFTEN, SELDOM = 0.1, 2.0, 30.0  # seconds between rewritten lines; at least and at most between plain ones,
@@ -18,13 +21,14 @@ YES = ("1", "ON", "YES", "TRUE")
 
 
 class Progress:
-    """Implements offload's Watcher for the work called `name`. quiet: says nothing at all."""
+    """Implements offload's Watcher for the work called `name`, of several threads. quiet: says nothing at all."""
 
     def __init__(self, name: str, quiet: bool) -> None:
         self.name, self.quiet = name, quiet
         self._bars = not quiet and os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() not in YES
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._width = 0  # of the line that stands there
+        self._lock = RLock()
         self._total = self._done = 0
         self.begin(0, 0)
 
@@ -33,16 +37,23 @@ class Progress:
         self._shown, self._step = time.monotonic(), done * STEPS // max(total, 1)
         self._marks = deque([(self._shown, done)])
 
+    def work(self, here: Mapping[str, int], total: int) -> None:
+        if done := sum(here.values()):
+            self.say(f"resuming: {size(done)} of {size(total)} already here, verified")
+        self.begin(total, done)
+
     def advance(self, what: str, count: int) -> None:
-        self._done += count
-        now = time.monotonic()
-        if self._bars and self._due(now):
-            self._mark(now)
-            self._show(what.removesuffix(".safetensors"))
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if self._bars and self._due(now):
+                self._mark(now)
+                self._show(what.removesuffix(".safetensors"))
 
     def say(self, text: str) -> None:
-        self.clear()
-        note(text, self.quiet)
+        with self._lock:
+            self.clear()
+            note(text, self.quiet)
 
     def clear(self) -> None:
         if self._width:

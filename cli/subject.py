@@ -37,19 +37,19 @@ class Subject:
 def target(name: str, to: str | None) -> Subject:
     """to: what a model that is no store would be converted to, nf4 by default. Raises WrongUsage where a store is not `to`."""
     if (path := Path(name).expanduser()).is_file():
-        return _configured(name, json_object(path), to or "nf4")
+        return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "target"))
     if isinstance(model, Store):
         if to not in (None, model.quant):
             raise WrongUsage(f"{model.path} is {model.quant}.", hint=f"specexec plan {model.path / 'config.json'} --to {to}")
         return _stored(name, model)
-    return _configured(name, model.config, to or "nf4")
+    return configured(name, model.config, to or "nf4")
 
 
 def draft(name: str, to: str | None) -> Subject:
     """A folder is drafted with as it is; what has a configuration alone, as it would be converted."""
     if (path := Path(name).expanduser()).is_file():
-        return _configured(name, json_object(path), to or "nf4")
+        return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "draft"))
     if isinstance(model, Store):
         return replace(_stored(name, model), bytes=draft_bytes(model, ModelOptions()))
@@ -68,7 +68,8 @@ def _published(name: str, folder: Folder) -> Subject:
     return Subject(name, kind, None, of, draft_bytes(folder, ModelOptions()), config)
 
 
-def _configured(name: str, config: dict[str, object], to: str) -> Subject:
+def configured(name: str, config: dict[str, object], to: str) -> Subject:
+    """A model that is not here, as it would be converted."""
     of, admitted = _sized(config, to)
     layout = "tile16" if load() else "rowmajor"
     return Subject(name, to, None if to == "bf16" else layout, of, of.weights, admitted)

@@ -5,19 +5,24 @@ import click
 from cli import options as table
 
 
-@click.command(epilog="Examples: specexec verify Llama-3.2-3B-nf4   |   specexec verify ./3b-int8")
+@click.command(epilog="Examples: specexec verify Llama-3.2-3B-nf4   |   specexec verify ./3b-int8 --repair")
 @click.argument("store")
+@click.option("--repair", is_flag=True, help="Fetch and convert again what is damaged.")
 @table.quiet_option
-def verify(store: str, quiet: bool) -> int:
+def verify(store: str, repair: bool, quiet: bool) -> int:
     """Read every file of the converted model STORE and compare it with its sha256."""
+    from cli.mend import mend
     from cli.models import find
     from cli.progress import Progress
     from offload import verify as work
     from offload.convert import size
+    from offload.manifest import read_manifest
 
     path = find(store, "target")
-    progress = Progress(path.name, quiet)
+    progress, manifest = Progress(path.name, quiet), read_manifest(path)
     try:
+        if repair and (wrong := work.wrong(path, manifest, progress)):
+            mend(path.resolve(), manifest.identity, wrong, progress)
         found = work.verify(path, progress)
     finally:
         progress.clear()

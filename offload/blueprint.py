@@ -91,6 +91,9 @@ class Watcher(Protocol):
 
     def begin(self, total: int, done: int) -> None: ...
 
+    def work(self, here: Mapping[str, int], total: int) -> None:
+        """As begin, where an earlier work may go on: these files, of so many bytes, were found whole."""
+
     def advance(self, what: str, count: int) -> None: ...
 
     def say(self, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from offload.blueprint import Blueprint, File, Watcher
 from offload.errors import OffloadError, Refused
 from offload.journal import Partial
+from offload.lock import locked
 from offload.manifest import NAME, Entry, Identity, Manifest, is_store, read_manifest
 from offload.sheet import workers
 from offload.writing import FULL, NoRoom, entry_of, settle, write
@@ -21,21 +22,27 @@ def convert(blueprint: Blueprint, out: Path, watcher: Watcher) -> bool:
     """Makes the store at `out`; False: it was there already, of the same source and kind.
 
     Killed at any moment, the same call goes on and ends in the same bytes. Raises Refused for an `out` that is something
-    else or that another process writes, NoRoom, and what reading the source raises.
+    else or that another process is at work on, NoRoom, and what reading the source raises.
     """
     out = out.resolve()
-    with _two_lines(blueprint, out):
-        partial = Partial(out)
-        if _is_there(blueprint.identity, out) and not partial.is_left_of(blueprint.identity):
+    with two_lines(out, blueprint.nbytes):
+        if _is_there(blueprint.identity, out) and not Partial(out).is_left_of(blueprint.identity):
             return False
-        with partial.locked():
-            made = not _is_there(blueprint.identity, out)  # who held the lock before may have made it
-            if made:
-                _make(blueprint, partial, watcher)
-                partial.store.rename(out)
-                settle(out.parent)
-            partial.remove()
-        return made
+        with locked(out):
+            return make(blueprint, out, watcher)
+
+
+def make(blueprint: Blueprint, out: Path, watcher: Watcher) -> bool:
+    """`convert` for who holds the lock of `out`, an absolute path; also raises OSError."""
+    partial = Partial(out)
+    partial.open()
+    made = not _is_there(blueprint.identity, out)  # who held the lock before may have made it
+    if made:
+        _make(blueprint, partial, watcher)
+        partial.store.rename(out)
+        settle(out.parent)
+    partial.remove()
+    return made
 
 
 def _is_there(identity: Identity, out: Path) -> bool:
@@ -62,7 +69,7 @@ def _make(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> None:
     entries = _resume(blueprint, partial, watcher)
     missing = [file for file in blueprint.files if file.name not in entries]
     _check_room(missing, partial.path)
-    watcher.begin(blueprint.nbytes, blueprint.nbytes - sum(file.nbytes for file in missing))
+    watcher.work({name: entry.nbytes for name, entry in entries.items()}, blueprint.nbytes)
     with workers() as pool:
         for file in missing:
             entries[file.name] = _file(file, partial.store, pool, watcher)
@@ -103,8 +110,6 @@ def _kept(entries: Mapping[str, Entry], blueprint: Blueprint, folder: Path, watc
     for path in folder.iterdir():
         if path.name not in kept:
             path.unlink()
-    here = sum(entry.nbytes for entry in kept.values())
-    watcher.say(f"resuming: {size(here)} of {size(blueprint.nbytes)} already here, verified")
     return kept
 
 
@@ -123,17 +128,18 @@ def _check_room(files: list[File], folder: Path) -> None:
 
 
 @contextmanager
-def _two_lines(blueprint: Blueprint, out: Path) -> Iterator[None]:
-    """What a disk refuses becomes an OffloadError."""
+def two_lines(out: Path, total: int = 0) -> Iterator[None]:
+    """What a disk refuses becomes an OffloadError. total: bytes of the store, where they are known."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             here = sum(entry.nbytes for entry in Partial(out).read()[1].values())
-            raise NoRoom(f"the disk is full at {size(here)} of {size(blueprint.nbytes)}; nothing is lost.",
-                         hint=f"free {size(blueprint.nbytes - here)}, then the same command goes on") from error
+            at, more = (f" at {size(here)} of {size(total)}", size(total - here)) if total else ("", "some of it")
+            hint = f"free {more}, then the same command goes on"
+            raise NoRoom(f"the disk is full{at}; nothing is lost.", hint=hint) from error
         what = f"{error.filename or out}: {error.strerror or error}."
-        raise OffloadError(what, hint="--out PATH, of a folder that can be written") from error
+        raise OffloadError(what, hint="a folder that can be written: --out PATH, or SPECEXEC_HOME=PATH") from error
 
 
 def size(count: int) -> str:

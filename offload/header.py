@@ -36,6 +36,14 @@ def published_header(path: Path) -> Spans:
     return file.spans(file.header())
 
 
+def announced_header(path: Path, size: int, start: bytes) -> Spans | int:
+    """The tensors of a file of `size` bytes that will be at `path`; where `start` is too short, how many bytes tell them."""
+    file = _File(path, "another copy of the model")
+    file.size = size
+    end = LENGTH + file.length(start[:LENGTH])
+    return file.spans(start[LENGTH:end]) if len(start) >= end else end
+
+
 def store_header(path: Path) -> Spans:
     """The tensors of a store's file, fillers left out; any changed byte of the header raises DamagedFiles."""
     file = _File(path, f"specexec verify {path.parent}")
@@ -63,13 +71,13 @@ class _File:
                 raise DamagedFiles(f"{self.path} is no file.", hint=self.hint)
             with self.path.open("rb") as file:
                 self.size = os.fstat(file.fileno()).st_size
-                return file.read(self._length(file.read(LENGTH)))
+                return file.read(self.length(file.read(LENGTH)))
         except FileNotFoundError as error:
             raise DamagedFiles(f"{self.path} is missing.", hint=self.hint) from error
         except OSError as error:
             raise DamagedFiles(f"{self.path} cannot be read: {error.strerror}.", hint=self.hint) from error
 
-    def _length(self, raw: bytes) -> int:
+    def length(self, raw: bytes) -> int:
         length = int.from_bytes(raw, "little")
         if not 2 <= length <= min(LARGEST, self.size - LENGTH):
             self.damaged(0, f"a header of {length:,} bytes cannot be in a file of {self.size:,}")

@@ -1,11 +1,9 @@
-"""The unfinished conversion beside its place: OUT.partial holds a lock, a journal of what is whole, and the store so far."""
+"""The unfinished conversion beside its place: OUT.partial holds a journal of what is whole, that, and what was fetched."""
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from offload.errors import Refused
 from offload.manifest import FORMAT, Entry, Identity
 from offload.writing import settle
 
-LOCK, JOURNAL, STORE = "lock", "journal", "store"
+JOURNAL, STORE, SOURCE = "journal", "store", "source"
 
 
 class Partial:
@@ -21,39 +19,15 @@ class Partial:
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(out.name + ".partial")
-        self.store, self._journal = self.path / STORE, self.path / JOURNAL
+        self.store, self.source, self._journal = self.path / STORE, self.path / SOURCE, self.path / JOURNAL
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Raises Refused where another process has it, or the folder holds what is not ours."""
-        descriptor = self._lock()
-        try:
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _lock(self) -> int:
-        while True:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._refuse_foreign()
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(descriptor)
-                raise Refused(f"another specexec convert is writing {self.path}.", hint="wait for it, or --out PATH") from error
-            if self._is(descriptor):
-                return descriptor
-            os.close(descriptor)  # whoever had it has finished and removed it
-
-    def _is(self, descriptor: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(descriptor), (self.path / LOCK).stat())
-        except FileNotFoundError:
-            return False
+    def open(self) -> None:
+        """Raises Refused where the folder holds what is not ours. To be called under the lock of offload/lock.py."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._refuse_foreign()
 
     def _refuse_foreign(self) -> None:
-        foreign = sorted({entry.name for entry in self.path.iterdir()} - {LOCK, JOURNAL, STORE})
+        foreign = sorted({entry.name for entry in self.path.iterdir()} - {JOURNAL, STORE, SOURCE})
         if foreign or self.path.is_symlink() or self.store.is_symlink():
             raise Refused(f"{self.path} is not of specexec's making: {', '.join(foreign) or 'a link'}.", hint="--out PATH")
 
@@ -94,8 +68,13 @@ class Partial:
         """Whether this is what a conversion left that was stopped in `remove`."""
         return self.path.is_dir() and (self.read()[0] == identity or not any(self.path.iterdir()))
 
+    def forget(self) -> None:
+        """What was fetched for a conversion that never began."""
+        if self.path.is_dir() and not self._journal.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def remove(self) -> None:
         """When the store has gone to its place. The journal goes last: it tells whose leftovers these are."""
-        for path in (self.path / LOCK, self._journal):
-            path.unlink(missing_ok=True)
+        shutil.rmtree(self.source, ignore_errors=True)
+        self._journal.unlink(missing_ok=True)
         self.path.rmdir()

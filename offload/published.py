@@ -11,7 +11,7 @@ import torch
 from offload.blueprint import Blueprint, Copy, copies
 from offload.errors import DamagedFiles, Refused
 from offload.folder import EMBEDDING, HEAD, LAYERS, Folder
-from offload.header import published_header
+from offload.header import Spans, published_header
 from offload.manifest import EMBEDDING as EMBEDDING_FILE
 from offload.manifest import HEAD as HEAD_FILE
 from offload.manifest import Identity, layer_name
@@ -28,6 +28,7 @@ AGAIN = "fetch the model again"
 
 Tensors = Mapping[str, Stored]
 Sources = Mapping[str, Source]
+Matrices = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,7 @@ class Goal:
 
 def published(folder: Folder, goal: Goal) -> Blueprint:
     """From headers alone. Raises DamagedFiles or Refused for what is missing, unknown or of no use."""
-    outside, layers = _sorted(folder, goal)
-    sheets = [Sheet(layer_name(index), tuple(goal.layer(tensors))) for index, tensors in enumerate(layers)]
-    head = Sheet(HEAD_FILE, tuple(goal.head(outside)))
-    embedding = Sheet(EMBEDDING_FILE, (goal.embedding(outside[EMBEDDING]),))
-    quantised = [part for sheet in (sheets[0], head) for part in sheet.parts if isinstance(part, Quantise)]
+    headers = {path: published_header(path) for path in folder.shards()}
     kept = list(copies(folder.path))
     identity = Identity(*_origin(folder.path), _fingerprint(folder, kept), goal.kind, goal.layout, goal.layers, goal.tied)
 
@@ -80,13 +77,24 @@ def published(folder: Folder, goal: Goal) -> Blueprint:
         if _fingerprint(folder, kept) != identity.fingerprint:
             raise DamagedFiles(f"{folder.path} changed while it was read.", hint="the same command again")
 
+    matrices, sheets = drawn(str(folder.path), headers, goal)
+    return Blueprint(identity, matrices, (*kept, *sheets), check)
+
+
+def drawn(model: str, headers: Mapping[Path, Spans], goal: Goal) -> tuple[Matrices, tuple[Sheet, ...]]:
+    """The matrices of a manifest, and all files but copies, of what published files hold; model: its name, for errors."""
+    outside, layers = _sorted(model, _tensors(headers), goal)
+    sheets = [Sheet(layer_name(index), tuple(goal.layer(tensors))) for index, tensors in enumerate(layers)]
+    head = Sheet(HEAD_FILE, tuple(goal.head(outside)))
+    embedding = Sheet(EMBEDDING_FILE, (goal.embedding(outside[EMBEDDING]),))
+    quantised = [part for sheet in (sheets[0], head) for part in sheet.parts if isinstance(part, Quantise)]
     matrices = {part.name: (part.source.shape[0], part.source.shape[1]) for part in quantised}
-    return Blueprint(identity, matrices, (*kept, *sheets, head, embedding), check)
+    return matrices, (*sheets, head, embedding)
 
 
-def _sorted(folder: Folder, goal: Goal) -> tuple[Tensors, list[Tensors]]:
+def _sorted(model: str, found: Tensors, goal: Goal) -> tuple[Tensors, list[Tensors]]:
     """(tensors outside the layers, those of each layer by their names in it), all as they should be."""
-    found, outside = _tensors(folder), dict[str, Stored]()
+    outside = dict[str, Stored]()
     layers: list[dict[str, Stored]] = [{} for _ in range(min(goal.layers, len(found)))]
     for name, tensor in found.items():
         index, inner = _within(name)
@@ -96,10 +104,10 @@ def _sorted(folder: Folder, goal: Goal) -> tuple[Tensors, list[Tensors]]:
             raise Refused(f"{tensor.path} holds {name}, of which specexec knows no use.", hint="a model as it was published")
         elif index < len(layers):  # what comes after the configured layers is for training
             layers[index][inner] = _usable(tensor, 2 if inner.endswith("_proj.weight") else 1)
-    _complete(folder, outside, {EMBEDDING, NORM} | (set() if goal.tied else {HEAD}))
-    _alike(folder, layers)
+    _complete(model, outside, {EMBEDDING, NORM} | (set() if goal.tied else {HEAD}))
+    _alike(model, layers)
     if len(layers) != goal.layers or not layers:
-        raise DamagedFiles(f"{folder.path} lacks {LAYERS}{len(layers)}.", hint=AGAIN)
+        raise DamagedFiles(f"{model} lacks {LAYERS}{len(layers)}.", hint=AGAIN)
     return outside, list(layers)
 
 
@@ -109,10 +117,10 @@ def _within(name: str) -> tuple[int | None, str]:
     return (int(index), inner) if name.startswith(LAYERS) and index.isdecimal() else (None, name)
 
 
-def _tensors(folder: Folder) -> Tensors:
+def _tensors(headers: Mapping[Path, Spans]) -> Tensors:
     found: dict[str, Stored] = {}
-    for path in folder.shards():
-        for name, span in published_header(path).items():
+    for path, spans in headers.items():
+        for name, span in spans.items():
             if name in found:
                 raise DamagedFiles(f"{name} is in {found[name].path.name} and in {path}.", hint=AGAIN)
             if not name.endswith("rotary_emb.inv_freq"):  # old checkpoints hold what the configuration says
@@ -130,19 +138,19 @@ def _usable(tensor: Stored, dimensions: int) -> Stored:
     return tensor
 
 
-def _complete(folder: Folder, tensors: Tensors, wanted: set[str], before: str = "") -> None:
+def _complete(model: str, tensors: Tensors, wanted: set[str], before: str = "") -> None:
     if missing := sorted(wanted - tensors.keys()):
-        raise DamagedFiles(f"{folder.path} lacks {before}{missing[0]}.", hint=AGAIN)
+        raise DamagedFiles(f"{model} lacks {before}{missing[0]}.", hint=AGAIN)
 
 
-def _alike(folder: Folder, layers: list[dict[str, Stored]]) -> None:
+def _alike(model: str, layers: list[dict[str, Stored]]) -> None:
     """Every layer has what the first one has, in the same shapes."""
     wanted = (set(INNER) - OPTIONAL).union(*layers)
     for index, tensors in enumerate(layers):
-        _complete(folder, tensors, wanted, f"{LAYERS}{index}.")
+        _complete(model, tensors, wanted, f"{LAYERS}{index}.")
         for name, tensor in tensors.items():
             if tensor.span.shape != layers[0][name].span.shape:
-                raise DamagedFiles(f"{folder.path}: {LAYERS}{index}.{name} has the shape {list(tensor.span.shape)},"
+                raise DamagedFiles(f"{model}: {LAYERS}{index}.{name} has the shape {list(tensor.span.shape)},"
                                    f" unlike layer 0's {list(layers[0][name].span.shape)}.", hint=AGAIN)
 
 

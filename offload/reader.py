@@ -19,7 +19,7 @@ class Reader:
         settle: Callable[[int, int], None] = lambda index, slot: None,
     ) -> None:
         self._cycle, self._slot_count, self._fetch, self._settle = cycle, slots, fetch, settle
-        self.waited = 0.0  # seconds, in all
+        self.waited = 0.0  # seconds, in all, those filled with work included
         self.stopping = False  # asked by fetch between blocks
         self._changed = threading.Condition()
         self._ready: deque[tuple[int, int]] = deque()  # (layer, slot), oldest first
@@ -35,10 +35,10 @@ class Reader:
         """
         if not self._follows(index):
             self._start(index)
+        began = time.perf_counter()
         while not self._there and work():
             pass
         with self._changed:
-            began = time.perf_counter()
             self._changed.wait_for(lambda: self._there)
             self.waited += time.perf_counter() - began
             if not self._ready:

@@ -104,7 +104,7 @@ class Streamer:
 
     @property
     def waited(self) -> float:
-        """Seconds that passes have waited for the disk so far."""
+        """Seconds that passes have waited for the disk so far, those filled with work included."""
         return self._reader.waited
 
     @contextmanager

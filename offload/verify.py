@@ -5,19 +5,29 @@ from pathlib import Path
 
 from offload.blueprint import Watcher
 from offload.errors import DamagedFiles
-from offload.manifest import Entry, Manifest, read_manifest
+from offload.manifest import Entry, Identity, Manifest, read_manifest
 from offload.writing import entry_of
 
 
 def verify(path: Path, watcher: Watcher) -> Manifest:
     """Reads every file of the store at `path`. Raises DamagedFiles, naming each that is not as it should be, and as Store."""
     manifest = read_manifest(path)
+    if found := wrong(path, manifest, watcher):
+        raise DamagedFiles(_named(path, found), hint=remedy(path, manifest.identity))
+    return manifest
+
+
+def remedy(path: Path, of: Identity) -> str:
+    """What makes the store at `path` whole again: from the hub file by file, from elsewhere all of it."""
+    again = f"rm -r {path}, then specexec convert {of.source} --to {of.quantisation}"
+    return again if of.revision is None else f"specexec verify {path} --repair"
+
+
+def wrong(path: Path, manifest: Manifest, watcher: Watcher) -> Mapping[str, str]:
+    """What is wrong with each file that is not as it should be."""
     watcher.begin(manifest.nbytes, 0)
     found = {name: _wrong(path / name, entry, watcher) for name, entry in manifest.files.items()}
-    wrong = {name: why for name, why in found.items() if why}
-    if wrong:
-        raise DamagedFiles(_named(path, wrong), hint="remove it, then convert or fetch the model again")
-    return manifest
+    return {name: why for name, why in found.items() if why}
 
 
 def _named(path: Path, wrong: Mapping[str, str]) -> str:

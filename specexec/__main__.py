@@ -19,7 +19,8 @@ def _main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported: threads must not spin,
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # or some microseconds alone: waking takes 50, every linear twice
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if sys.argv[1:2] != ["pull"] and "--repair" not in sys.argv:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: these alone ask the net
     import cli
 
     if getattr(cli, "OWNER", None) != "specexec":

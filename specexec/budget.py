@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from specexec.cost import HOPE, Curve
+from specexec.cost import HOPE
+from specexec.price import Price
 from specexec.roles import Pass, Worth
 
 FIRST = 32  # nodes of a tree when nothing is known about the machine
@@ -28,13 +29,13 @@ class Fixed:
 
 
 class Auto:
-    """Implements Budget. most: nodes that there is memory for. curve: seconds of all but drafting, by tokens of a pass.
+    """Implements Budget. most: nodes that there is memory for. price: seconds of all but drafting, by tokens of a pass.
 
     Where drafting does not pay it is not tried, but for looks ever further apart that a small share of the time pays for.
     """
 
     def __init__(self, most: int) -> None:
-        self.most, self.curve = most, Curve()
+        self.most, self.price = most, Price()
         self._tokens = self._seconds = 0.0  # lately
         self._idle = 0  # passes without a draft, the last ones
         self._spare = 0.0  # seconds saved up for a look
@@ -42,16 +43,16 @@ class Auto:
     @property
     def rate(self) -> float:
         """Tokens a second: what is reached, or plain decoding's where that is faster."""
-        plain = 1 / float(self.curve.seconds([1], -HOPE)[0])
+        plain = 1 / float(self.price.seconds([1], -HOPE)[0])
         return max(plain, self._tokens / self._seconds) if self._seconds else plain
 
     def worth(self, missing: int) -> Worth:
-        if not self.curve.seen:
+        if not self.price.seen:
             return Worth(min(FIRST, self.most))
         if not self._awake:
             return Worth(0)
         tokens = np.arange(self.most + 1) + 1 + missing
-        return Worth(self.most, self.rate, self.rate * self.curve.seconds(tokens, HOPE), self._spare)
+        return Worth(self.most, self.rate, self.rate * self.price.seconds(tokens, HOPE), self._spare)
 
     @property
     def _awake(self) -> bool:
@@ -59,7 +60,7 @@ class Auto:
 
     def learn(self, pass_: Pass) -> None:
         if self._idle < IDLE or self._idle % SOME == 0:
-            self.curve = self.curve.measured([pass_.missing + pass_.nodes], [pass_.seconds])
+            self.price = self.price.measured([pass_.missing + pass_.nodes], [pass_.seconds], [pass_.waited])
         seconds = pass_.seconds + pass_.draft_seconds
         self._spare = max(0.0, self._spare + SPARE * seconds - pass_.draft_seconds) if self._idle >= IDLE else 0.0
         self._idle = 0 if pass_.nodes > 1 else self._idle + 1

@@ -33,7 +33,7 @@ def decode(
         target.sync(context[:-1])  # the last token is pending: it is the tree's root
         missing = target.missing
         tree = drafter.draft(context, budget.worth(missing), sampling, noise)
-        drafted = time.perf_counter()
+        drafted, waited = time.perf_counter(), target.waited
         picks = Picks(tree, len(context) - 1, sampling, noise, Penalties(sampling, prompt, answer.ids))
         with drafter.meanwhile(tree):
             target.forward(tree, picks)
@@ -41,5 +41,6 @@ def decode(
         evaluated = time.perf_counter()
         drafter.learn(tree, picks, verdict)
         text, ended = answer.take(verdict.tokens), time.perf_counter()
-        budget.learn(Pass(missing, len(tree), len(verdict.tokens), drafted - began, ended - drafted))
+        budget.learn(Pass(missing, len(tree), len(verdict.tokens), drafted - began, ended - drafted,
+                          target.waited - waited))
         yield Step(tree, verdict, text, drafted - began + ended - evaluated, evaluated - drafted)

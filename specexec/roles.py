@@ -76,6 +76,10 @@ class Engine(Protocol):
     def missing(self) -> int:
         """Tokens that the next forward has to evaluate above node 0."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds that its passes have waited for weights, in all; 0 where nobody knows."""
+
     def sync(self, tokens: Sequence[int]) -> None:
         """The cache is to hold exactly `tokens`. Remembers that; evaluates nothing."""
 
@@ -106,10 +110,11 @@ class Pass:
     tokens: int
     draft_seconds: float
     seconds: float  # all others, from one pass to the next
+    waited: float = 0.0  # of these, for weights
 
 
 class Idle(Protocol):
-    """Where passes wait for weights. waited: seconds, in all."""
+    """Where passes wait for weights. waited: seconds, in all, those filled with work included."""
 
     @property
     def waited(self) -> float: ...

@@ -10,8 +10,8 @@ class Ahead:
         self._waited = self._spent = self._room = 0.0  # seconds
 
     def begin(self, waited: float) -> None:
-        """A pass begins; passes have waited so many seconds by now. What was filled of the last one's waits counts as one."""
-        self._room = SHARE * (waited - self._waited + self._spent)
+        """A pass begins; passes have waited so many seconds by now."""
+        self._room = SHARE * (waited - self._waited)
         self._waited, self._spent = waited, 0.0
 
     def affords(self, seconds: float) -> bool:

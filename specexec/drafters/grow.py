@@ -104,8 +104,9 @@ class Grow:
         """The nodes to look below next."""
         tree, price = self._growing, 0.0
         if worth.costs is not None:
-            size = worth.size(np.sort(tree.chance[1:])[::-1][: worth.budget])
-            price = worth.price(size)
+            best = np.sort(tree.chance[1:])[::-1][: worth.budget]
+            size = worth.size(best)
+            price = min(worth.price(size), best[size - 1] if size else 1.0)
             tree.keep(ROOM * size + LEAST_ROOM)
         waiting = tree.best_waiting(max(LEAST_BEAM, worth.budget // 4))
         count = crew.worthwhile(self._chances(waiting), price, worth)

@@ -42,6 +42,10 @@ class TreeEngine(ABC):
         return self._limits
 
     @property
+    def waited(self) -> float:
+        return float(getattr(self.source, "waited", 0.0))
+
+    @property
     def missing(self) -> int:
         kept = _common(self.cache.tokens, self._tokens)
         left = self._tokens[kept:]

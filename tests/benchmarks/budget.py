@@ -1,9 +1,9 @@
 """`--budget auto` beside fixed budgets, by turns, in one run:
 
-    python -m tests.benchmarks.budget [-m MODEL] [--draft NAME] [--ram SIZE] [--budgets 0 4 8 16 32 64]
+    python -m tests.benchmarks.budget [-m MODEL] [--draft NAME] [--ram SIZE] [--budgets 0 4 8 16 32 64] [--apart]
 
-A markdown table and one line of JSON, which comes last. Every budget has its own growth, and knows nothing when it starts; the
-first answers only teach it.
+--apart: beside them, auto that drafts nothing ahead while passes wait for the disk. A markdown table and one line of JSON,
+which comes last. Every budget has its own growth, and knows nothing when it starts; the first answers only teach it.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from cli.session import AnswerOptions, Session
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild
-from specexec.roles import Drafter
+from specexec.roles import Drafter, Idle
 from specexec.sampling import Sampling
 
-AUTO = -1
+AUTO, APART = -1, -2
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,28 @@ class Arm:
 
     @property
     def name(self) -> str:
-        return "auto" if self.budget == AUTO else str(self.budget)
+        return {AUTO: "auto", APART: "auto, nothing ahead"}.get(self.budget, str(self.budget))
 
     def answer(self, text: str, number: int) -> dict[str, Any]:
         return answer(self.session, self.options, text, number)
 
 
-def again(drafter: Drafter) -> Grow:
+def again(drafter: Drafter, idle: Idle | None) -> Grow:
     """One that has learnt nothing, over the same models."""
     assert isinstance(drafter, Grow)
     expanders = [ModelExpander(one.engine, one.vocabulary) if isinstance(one, ModelExpander) else
                  Wild(one.vocabulary) if isinstance(one, Wild) else type(one)() for one in drafter.expanders]
-    return Grow(expanders, drafter.context)
+    return Grow(expanders, drafter.context, idle)
 
 
 def arms(chosen: argparse.Namespace, session: Session) -> list[Arm]:
     sampling = Sampling(temperature=chosen.temperature)
     found = []
-    for budget in (AUTO, *chosen.budgets):
-        drafter = again(session.drafter) if budget else Nothing()
+    idle = session.drafter.idle if isinstance(session.drafter, Grow) else None
+    for budget in (AUTO, *[APART] * chosen.apart, *chosen.budgets):
+        drafter = again(session.drafter, None if budget == APART else idle) if budget else Nothing()
         own = replace(session, drafter=drafter, auto=fresh(session.target))
-        found.append(Arm(budget, own, AnswerOptions(sampling, 0, None if budget == AUTO else budget, chosen.tokens)))
+        found.append(Arm(budget, own, AnswerOptions(sampling, 0, None if budget < 0 else budget, chosen.tokens)))
     return found
 
 
@@ -114,7 +115,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--ram", type=lambda text: Size().convert(text, None, None))
     parser.add_argument("--ctx-size", type=int, default=1024)
     parser.add_argument("--quant")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[0, 4, 8, 16, 32, 64])
+    parser.add_argument("--budgets", type=int, nargs="*", default=[0, 4, 8, 16, 32, 64])
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="over all prompts")
@@ -129,8 +131,9 @@ def main() -> None:
         runs = rounds(arms(chosen, session), chosen)
     rows = [row(name, made, runs["auto"]) for name, made in runs.items()]
     print(table(rows))
-    best = max(one["tokens_per_second"] for one in rows if one["budget"] != "auto")
-    print(f"auto reaches {rows[0]['tokens_per_second'] / best:.3f} of the best fixed budget")
+    if chosen.budgets:
+        best = max(one["tokens_per_second"] for one in rows if one["budget"].isdecimal())
+        print(f"auto reaches {rows[0]['tokens_per_second'] / best:.3f} of the best fixed budget")
     same = all(run["ids"] == first["ids"] for made in runs.values() for run, first in zip(made, runs["auto"], strict=True))
     print(json.dumps({"machine": machine(), "rows": rows, "same_text": same, "chosen": vars(chosen)}))
 

@@ -35,6 +35,8 @@ class Fake:
     def limits(self) -> Limits:
         return Limits(1 << 20, 1 << 14, self.rows.shape[1])
 
+    waited = 0.0
+
     @property
     def missing(self) -> int:
         return 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ import pytest
 import torch
 
 from cli.models import TREE
+from cli.prospect import prospect
+from cli.subject import configured
 from offload.disk import PREFIX, Sample
+from offload.errors import TooLittleMemory
 from offload.footprint import footprint
 from offload.machine import Arithmetic, measure, products
 from offload.measured import Measured
@@ -319,3 +323,18 @@ def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
     with started(*arguments, **variables) as running:
         out, err = running.communicate(timeout=120)
     return subprocess.CompletedProcess(arguments, running.returncode, out, err)
+
+
+def test_one_line_of_a_model_that_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    of = configured("org/name", LLAMA_1B, "nf4")
+    said = prospect(of)
+    assert re.fullmatch(r"16 of 16 layers stay in memory; predicted [\d.e+]+ tokens/s \(plain [\d.e+]+\); limit: \w+", said)
+    monkeypatch.setattr("cli.prospect.free_memory", lambda: 2 * GIB)
+    large = configured("org/name", LLAMA_70B, "nf4")
+    with pytest.raises(TooLittleMemory):
+        prospect(large)
+    monkeypatch.setattr("cli.prospect.free_memory", lambda: 16 * GIB)
+    assert re.match(r"\d+ of 80 layers stay in memory, \d+\.\d GB read from disk in every pass; ", prospect(large))
+    monkeypatch.setenv("SPECEXEC_HOME", str(tmp_path))
+    assert prospect(of).endswith("; specexec plan measures this machine and says how fast")
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,7 @@
 """Conversions of tiny models, and what they made."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -27,6 +27,10 @@ class Noted(Nobody):
 
     def advance(self, what: str, count: int) -> None:
         self.bytes += count
+
+    def work(self, here: Mapping[str, int], total: int) -> None:
+        if here:
+            self.said.append(f"{sum(here.values())} of {total} already here, verified")
 
     def say(self, text: str) -> None:
         self.said.append(text)

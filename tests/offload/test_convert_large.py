@@ -25,7 +25,7 @@ PROGRAM = textwrap.dedent("""
     from offload.published import Goal, published
 
     class Nobody:
-        begin = advance = say = lambda *given: None
+        begin = advance = work = say = lambda *given: None
 
     folder, out, kind, layers, delay = sys.argv[1:]
     blueprint = published(Folder(Path(folder)), Goal(kind, None if kind == "bf16" else "tile16", int(layers), False))

@@ -12,7 +12,7 @@ import torch
 from offload.convert import convert
 from offload.errors import DamagedFiles, OffloadError, Refused
 from offload.folder import HEAD, LAYERS, SINGLE, Folder
-from offload.journal import Partial
+from offload.lock import locked
 from offload.manifest import NAME, is_store
 from offload.published import Goal, published
 from offload.relaid import relaid
@@ -124,8 +124,8 @@ def test_the_same_conversion_twice_is_there_already(tmp_path: Path) -> None:
 
 
 def test_a_second_conversion_at_once_is_refused(tmp_path: Path) -> None:
-    with Partial(tmp_path / "out").locked():
-        assert "another" in fails(Refused, 1, lambda: make(saved("llama"), tmp_path / "out"))
+    with locked(tmp_path / "out"):
+        assert f"another process ({os.getpid()}: specexec" in fails(Refused, 1, lambda: make(saved("llama"), tmp_path / "out"))
     make(saved("llama"), tmp_path / "out")
 
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Nobody:
     """Implements Watcher."""
 
     def begin(self, total: int, done: int) -> None: ...
+
+    def work(self, here: Mapping[str, int], total: int) -> None: ...
 
     def advance(self, what: str, count: int) -> None: ...
 

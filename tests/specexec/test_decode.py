@@ -35,7 +35,7 @@ class ToyEngine:
         self.table, self.limits = table, Limits(context, tree, VOCABULARY)
         self.calls: list[tuple[list[int], DraftTree, int]] = []
         self._tokens: Sequence[int] = ()
-        self.missing = 0
+        self.missing, self.waited = 0, 0.0
 
     def sync(self, tokens: Sequence[int]) -> None:
         self._tokens = tokens

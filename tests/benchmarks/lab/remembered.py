@@ -30,6 +30,8 @@ class Remembered:
         self._context: list[int] = []
         self._after: dict[tuple[int, ...], Entry] = {}
 
+    waited = 0.0
+
     @property
     def missing(self) -> int:
         return 0

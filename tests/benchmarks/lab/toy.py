@@ -23,6 +23,8 @@ class Toy:
     def limits(self) -> Limits:
         return Limits(len(self.logits), 2048, TOKENS)
 
+    waited = 0.0
+
     @property
     def missing(self) -> int:
         return 0

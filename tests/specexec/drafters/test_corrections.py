@@ -64,6 +64,8 @@ class Row:
     def __init__(self, row: torch.Tensor) -> None:
         self.row, self.limits = row, Limits(1_000, 1_000, len(row))
 
+    waited = 0.0
+
     @property
     def missing(self) -> int:
         return 0
