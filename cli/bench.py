@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import options as table
+from cli.option import act
 
 if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
     from cli.session import AnswerOptions, Session
@@ -22,15 +23,15 @@ PROMPTS = (
 
 
 @click.command(epilog="Examples: specexec bench -n 100   |   specexec bench --draft random --budget 64 --json")
-@click.option("--prompts", type=click.Path(path_type=Path), help='JSON lines of {"turns": [...]}; default: three openings.')
-@click.option("-n", "--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens an answer.")
-@click.option("-r", "--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all prompts.")
-@click.option("--json", "as_json", is_flag=True, help="Only the JSON object.")
+@act("--prompts", type=click.Path(path_type=Path), help='JSON lines of {"turns": [...]}; default: three openings.')
+@act("-n", "--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens an answer.")
+@act("-r", "--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all prompts.")
+@act("--json", "as_json", is_flag=True, help="Only the JSON object.")
 @table.shape_options
 @table.model_options
 @table.sampling_options
 def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> int:
-    """Measure speculative against plain decoding: the ratio is what counts.
+    """Measure speculative against plain decoding.
 
     With --shape, of a model of that size, made here of the bundled pair: it writes what the small target writes, and costs what
     the large one costs.

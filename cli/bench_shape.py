@@ -15,13 +15,14 @@ from cli.build import fresh, open_drafter, open_session, versions
 from cli.convert import chosen_layout
 from cli.forecast import arithmetic, sample
 from cli.interrupt import Interrupt
-from cli.models import BUNDLED, ModelOptions
-from cli.options import AUTO
+from cli.models import ModelOptions
+from cli.name import BUNDLED
 from cli.passes import Arm, Pass, arm, passes
 from cli.session import AnswerOptions, Session
 from cli.shape_table import table
 from cli.shaped import Shaped, shaped, usual_draft
 from cli.subject import Subject, target
+from cli.values import AUTO
 from offload.disk import read_rate
 from offload.machine import Machine, measure
 from offload.measured import Measured

@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import torch
 
+from cli import fit
 from cli.codec import Codec
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import draft_bytes
-from cli.models import BUNDLED, Model, ModelOptions, eos, find, opened, parameters, sampling
-from cli.options import Nodes
+from cli.models import Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.name import BUNDLED
 from cli.pulse import Pulse
 from cli.session import Session
+from cli.values import Nodes
+from offload.footprint import footprint
 from offload.store import Store
 from offload.stream import Streamer, Streaming
 from specexec.budget import Auto
@@ -26,7 +29,7 @@ from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
 from specexec.roles import Drafter, Engine
-from specexec.vocabulary import match
+from specexec.vocabulary import Vocabulary, match
 
 __all__ = ["ModelOptions", "open_session", "versions"]
 MODELLESS = ("none", "lookup", "random")
@@ -43,7 +46,8 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     choose_threads(parameters(model))
     streamer = engine.source if isinstance(engine.source, Streaming) else None
     return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
-                   int(model.config["num_hidden_layers"]), streamer)
+                   int(model.config["num_hidden_layers"]), streamer,
+                   model.config.get("max_position_embeddings", engine.limits.context), footprint(model.config, "bf16").kv_token)
 
 
 def fresh(engine: Engine) -> Auto:
@@ -85,7 +89,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     if name == "random":
         return [Wild(target.limits.vocabulary)]
     model = opened(find(name, "draft"))
-    fitting = match(codec.vocabulary, Codec(model.path).vocabulary)
+    fitting = _match(options, codec, model)
     everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
     context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
@@ -93,6 +97,16 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
                     vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt.requested)
     return [ModelExpander(draft, fitting)]
+
+
+def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:
+    """Raises WrongUsage, naming the drafts here that would fit."""
+    try:
+        return match(codec.vocabulary, Codec(draft.path).vocabulary)
+    except WrongUsage as error:
+        found = fit.drafts(find(options.model, "target"))
+        others = ", or one of: " + ", ".join(found) if found else ", or --draft lookup"
+        raise WrongUsage(str(error), hint=f"--draft auto{others}") from error
 
 
 def versions() -> dict[str, str]:

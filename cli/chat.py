@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import options as table
-from cli.chat_options import chat_options
 
 if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
     from cli.talk import Talk
@@ -17,7 +16,7 @@ if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
 @table.model_options
 @table.sampling_options
 @table.answer_options
-@chat_options
+@table.chat_options
 def chat(files: tuple[Path, ...], **given: Any) -> int:
     """Talk with a model, turn by turn."""
     from cli import color, opening, settings

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli import complete
 from cli import options as table
 
 if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
@@ -13,10 +14,13 @@ if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
 
 
 @click.command(epilog="Examples: specexec convert ./Llama-3.2-3B   |   specexec convert ./Llama-3.2-3B --to int8 --out ./int8")
-@click.argument("source")
+@click.argument("source", shell_complete=complete.models)
 @table.convert_options
 def convert(source: str, to: str | None, layout: str, out: str | None, name: str | None, quiet: bool) -> int:
-    """Convert the model in the folder SOURCE, to be streamed; stopped at any moment, the same command goes on."""
+    """Convert a model into what streams, four bits a weight.
+
+    SOURCE is a folder as published, or a model that is here. Stopped at any moment, the same command goes on.
+    """
     if out and name:
         raise click.UsageError("--out and --name contradict each other.")
     if to == "bf16" and layout != "auto":
@@ -78,7 +82,7 @@ def chosen_layout(given: str) -> str:
 def _place(source: str, path: Path, blueprint: "Blueprint") -> Path:
     """By the model's own name and its format; a store that is as it is wanted stays where it is."""
     from cli.home import placed
-    from cli.models import BUNDLED
+    from cli.name import BUNDLED
     from offload.manifest import is_store, read_manifest
 
     made = blueprint.identity

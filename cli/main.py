@@ -1,7 +1,6 @@
 """The command line: its commands, and the one place where what went wrong becomes two lines and an exit code."""
 
 import contextlib
-import difflib
 import os
 import sys
 import tempfile
@@ -10,20 +9,28 @@ from collections.abc import Sequence
 
 import click
 
+from cli import color
 from cli.bench import bench
 from cli.chat import chat
+from cli.completion import completion
+from cli.config import config
 from cli.convert import convert
-from cli.options import FOREIGN
+from cli.group import Group, nearest
+from cli.list import list_
+from cli.option import Option
 from cli.plan import plan
 from cli.pull import pull
 from cli.reader import ReaderGone
+from cli.rm import rm
 from cli.run import run
+from cli.show import show
 from cli.verify import verify
 
 FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 
 
 @click.group(
+    cls=Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": lambda name: name.replace("_", "-")},
     epilog='Examples: specexec run "Once upon a time"   |   specexec chat')
@@ -31,6 +38,7 @@ FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 @click.pass_context
 def main_group(context: click.Context, version: bool) -> None:
     """Run language models larger than memory, offline."""
+    color.choose(color.AUTO)
     if version:
         from importlib.metadata import version as installed
 
@@ -41,7 +49,7 @@ def main_group(context: click.Context, version: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, chat, pull, convert, verify, plan, bench):
+for command in (run, chat, pull, convert, list_, show, verify, rm, plan, bench, config, completion):
     main_group.add_command(command)
 
 
@@ -55,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except click.ClickException as error:
-        return _two_lines(*_usage(error, arguments), WRONG_USAGE)
+        return _two_lines(*_usage(error), WRONG_USAGE)
     except Exception as error:
         return explain(error)
 
@@ -93,22 +101,14 @@ def _two_lines(what: str, hint: str, code: int) -> int:
     return code
 
 
-def _usage(error: click.ClickException, arguments: Sequence[str]) -> tuple[str, str]:
-    """(what, hint) of a click error; the nearest option or command is named, and other tools' options are explained."""
+def _usage(error: click.ClickException) -> tuple[str, str]:
+    """(what, hint) of a click error."""
     context = getattr(error, "ctx", None)
     place = context.command_path if context else "specexec"
-    foreign = next((argument for argument in arguments if argument in FOREIGN), None)
-    if foreign:
-        return f"there is no option {foreign}.", FOREIGN[foreign]
     if isinstance(error, click.NoSuchOption):
-        near = _nearest(error.option_name, [name for p in context.command.params for name in p.opts] if context else [])
+        near = nearest(error.option_name, [name for p in context.command.params for name in p.opts] if context else [])
         return f"there is no option {error.option_name}.", near or f"{place} --help"
-    if isinstance(error, click.UsageError) and arguments and error.message.startswith("No such command"):
-        near = _nearest(arguments[0], list(main_group.commands), "specexec ")
-        return f'there is no command "{arguments[0]}".', near or "specexec --help"
-    return error.format_message().replace("\n", " "), f"{place} --help"
-
-
-def _nearest(name: str, known: Sequence[str], before: str = "") -> str | None:
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return before + found[0] if found else None
+    what = error.format_message().replace("\n", " ")
+    if isinstance(error, click.BadParameter) and isinstance(error.param, Option) and context:
+        return what, error.param.remedy(context)
+    return what, f"{place} --help"

@@ -2,19 +2,21 @@
 
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cli.home import models
+from cli.home import folders, models
+from cli.name import BUNDLED, Name, is_path, parse
+from cli.shelf import called, nearest
 from offload.errors import NotHere, Refused
 from offload.folder import Folder, stored
 from offload.footprint import footprint
 from offload.manifest import is_store
 from offload.store import Store
+from specexec.errors import WrongUsage
 from specexec.sampling import Sampling
 
-BUNDLED = "bundled"
 TREE = 256  # rows of a pass over a store at the least: more of a prompt at once take a CPU longer than the weights do to come
 Model = Folder | Store
 
@@ -41,18 +43,45 @@ class ModelOptions:
     tree: int = TREE
 
 
-def find(name: str, role: str) -> Path:
-    """The folder of the model called `name`; role: target or draft, which of the bundled pair is meant."""
-    if name == BUNDLED:
+def find(text: str, role: str) -> Path:
+    """The folder of the model that `text` means (name.py); role: target or draft, which of the bundled pair is meant.
+
+    Raises NotHere, Refused for a file, or WrongUsage where it is no name, or means several models.
+    """
+    if text == BUNDLED:
         return Path(str(importlib.resources.files("specexec.bundled") / role))
-    path = Path(name).expanduser()
+    if is_path(text):
+        return _folder(Path(text).expanduser())
+    name = parse(text)
+    exact = models() / name.model
+    if name == Name(text) and exact in folders():  # also one that is damaged, to be verified or removed
+        return exact
+    found = called(name)
+    if not found:
+        raise not_here(name)
+    if len(found) > 1:
+        raise WrongUsage(f'"{text}" means several models here.', hint="one of " + ", ".join(of.name for of in found))
+    return found[0].path
+
+
+def _folder(path: Path) -> Path:
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        raise Refused(f"{path} is a GGUF file, which llama.cpp runs; specexec converts what it was made from.",
+                      hint="the folder of the model as published, with config.json and model.safetensors")
     if path.is_file():
-        raise Refused(f"{name} is a file; models are folders.", hint="the folder that holds config.json and model.safetensors")
-    if not path.exists() and not name.startswith((".", "/", "~")):
-        if is_store(models() / name):
-            return models() / name
-        raise NotHere(f'no model "{name}" here.', hint="-m bundled, or the path of a model folder")
+        raise Refused(f"{path} is a file; models are folders.", hint="the folder that holds config.json and model.safetensors")
     return path
+
+
+def not_here(name: Name) -> NotHere:
+    """What to say of a model that is not here: the nearest one that is, a folder of that name, or where to get it."""
+    near = nearest(name)
+    ways = [near] if near else []
+    if Path(name.model).exists():
+        ways.append(f"./{name.model}, the folder")
+    repo = replace(name, format=None) if "/" in name.model else "ORG/NAME"
+    ways.append(f"specexec pull {repo}" + (f" --to {name.format}" if name.format else ""))
+    return NotHere(f'no model "{name}" here.', hint=", or ".join(ways))
 
 
 def opened(path: Path) -> Model:
@@ -60,7 +89,10 @@ def opened(path: Path) -> Model:
 
 
 def parameters(model: Model) -> int:
-    return footprint(model.config, model.quant).parameters if isinstance(model, Store) else stored(model)[0]
+    if isinstance(model, Folder):
+        return stored(model)[0]
+    twice = model.config["vocab_size"] * model.config["hidden_size"] if model.tied else 0
+    return footprint(model.config, model.quant).parameters - twice
 
 
 def eos(model: Model) -> frozenset[int]:

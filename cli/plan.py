@@ -5,20 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli import complete
 from cli import options as table
+from cli.option import act
 
 if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
     from cli.forecast import Forecast
 
 
 @click.command(epilog="Examples: specexec plan ./Llama-3.3-70B --ram 20GiB   |   specexec plan config.json --draft bundled")
-@click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.argument("model", shell_complete=complete.models)
+@act("--json", "as_json", is_flag=True, help="One JSON object.")
 @table.plan_options
 def plan(model: str, as_json: bool, **given: Any) -> int:
-    """Say where MODEL's weights will live and what its tokens will take; MODEL and drafts may be a config.json alone.
+    """Say what MODEL will take of this machine, and how fast it is.
 
-    This machine is measured once, which takes seconds.
+    Nothing is loaded: MODEL and drafts may be a config.json alone. The machine is measured once, which takes seconds.
     """
     from cli import forecast_table, render
 
@@ -37,6 +39,7 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
 
     names = resolve(ModelOptions(model, given["draft"]))
     subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
-    asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"], int(given["activations"]))
+    asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"] or None,
+                           int(given["activations"]))
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

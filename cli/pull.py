@@ -23,7 +23,10 @@ def pull(
     repo: str, to: str | None, revision: str | None, draft: str | None, keep_source: bool, dry_run: bool, yes: bool,
     name: str | None, quiet: bool,
 ) -> int:
-    """Fetch the model REPO (org/name[@revision][:format]) and convert it as it comes; stopped, the same command goes on."""
+    """Fetch the model REPO of the hub, converted as it comes.
+
+    REPO is org/name[@revision][:format]. Stopped, the same command goes on where it was.
+    """
     from cli.coming import Coming, Manner
     from cli.interrupt import INTERRUPTED
     from cli.reference import reference

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from cli.name import BEFORE, FOREIGN, FORMATS, nearest
 from specexec.errors import WrongUsage
 
-FORMATS = ("nf4", "int8", "bf16")
-BEFORE = ("hf://", "https://huggingface.co/", "huggingface.co/")
 PARTS = re.compile(r"(?P<repo>[^@:\s/]+/[^@:\s/]+)(?:@(?P<revision>[^@:\s]+))?(?::(?P<kind>[^@:\s/]+))?")
-FOREIGN = re.compile(r"(iq|q)\d\w*|fp?16|bf16|fp?32|nf4|int[48]|[2-8]-?bit|awq|gptq", re.IGNORECASE)  # other tools' formats
 EXAMPLE = "specexec pull Qwen/Qwen2.5-72B-Instruct@main:nf4"
 
 
@@ -46,10 +44,10 @@ def reference(text: str) -> Reference:
     repo, revision, kind = found["repo"], found["revision"], found["kind"]
     if revision and FOREIGN.fullmatch(revision):
         what = f"@{revision} would be a revision; a format comes after a colon."
-        raise WrongUsage(what, hint=f"specexec pull {repo}:{_nearest(revision)}")
+        raise WrongUsage(what, hint=f"specexec pull {repo}:{nearest(revision)}")
     if kind and kind not in FORMATS:
         at = f"{repo}@{revision}" if revision else repo
-        hint = f"specexec pull {at}:{_nearest(kind)}; a revision is {repo}@REV"
+        hint = f"specexec pull {at}:{nearest(kind)}; a revision is {repo}@REV"
         raise WrongUsage(f'there is no format "{kind}".', hint=hint)
     return Reference(repo, revision, kind)
 
@@ -60,8 +58,3 @@ def _is_repo(name: str) -> bool:
     except HFValidationError:
         return False
     return True
-
-
-def _nearest(kind: str) -> str:
-    """Of our formats, to another tool's."""
-    return "int8" if "8" in kind else "bf16" if "16" in kind or "32" in kind else "nf4"

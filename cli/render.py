@@ -4,17 +4,17 @@ import contextlib
 import resource
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.color import coloured
-from cli.markdown import MarkdownPage
-from cli.page import Plain, write
+from cli.page import Page, Plain, write
 from cli.reply import Reply
-from cli.session import AnswerOptions, Generation
-from offload.convert import size
 from specexec.thoughts import opened
+
+if TYPE_CHECKING:  # torch is loaded when a model is
+    from cli.session import AnswerOptions, Generation
 
 __all__ = ["as_json", "note", "peak_rss_bytes", "reply", "stats", "wants_stats", "write", "write_answer"]
 
@@ -25,13 +25,24 @@ def note(text: str, quiet: bool = False) -> None:
         click.secho(text, err=True, dim=True)
 
 
-def reply(prompt: str | None, styled: bool, hidden: bool) -> Reply:
-    """Shows one answer. prompt: the template's text before it; styled: the model writes Markdown; hidden: its thoughts are."""
-    page = MarkdownPage() if styled and coloured(sys.stdout) else Plain()
-    return Reply(page, opened(prompt or ""), hidden)
+def reply(prompt: str | None, styled: bool, hidden: bool, page: Page | None = None) -> Reply:
+    """Shows one answer.
+
+    prompt: the template's text before it. styled: the model writes Markdown. hidden: its thoughts are. page: where it goes,
+    if not where answers usually go.
+    """
+    return Reply(page or _page(styled), opened(prompt or ""), hidden)
 
 
-def write_answer(made: Generation, texts: Iterable[str], shown: Reply) -> None:
+def _page(styled: bool) -> Page:
+    if not (styled and coloured(sys.stdout)):
+        return Plain()
+    from cli.markdown import MarkdownPage
+
+    return MarkdownPage()
+
+
+def write_answer(made: "Generation", texts: Iterable[str], shown: Reply) -> None:
     """Text as it comes, ended by a newline: also where what makes it fails, unless there was no text."""
     try:
         for text in texts:
@@ -47,8 +58,10 @@ def wants_stats(given: bool | None, quiet: bool) -> bool:
     return given if given is not None else sys.stderr.isatty() and sys.stdout.isatty() and not quiet
 
 
-def stats(made: Generation, options: AnswerOptions) -> str:
+def stats(made: "Generation", options: "AnswerOptions") -> str:
     """One line: what the answer cost, and the seed that repeats it."""
+    from offload.convert import size
+
     report, tokens = made.report, len(made.answer.ids)
     rate = f"{tokens / made.seconds:.1f} tokens/s" if made.seconds else "no time"
     accepted = f"{report.tokens_per_pass:.1f} tokens/pass" if report.tokens_per_pass else "no pass"
@@ -56,7 +69,7 @@ def stats(made: Generation, options: AnswerOptions) -> str:
     return f"{tokens} tokens, {rate}, {accepted}, {streamed}{report.first_seconds:.1f} s to first, seed {options.seed}"
 
 
-def as_json(made: Generation, prompt_tokens: int, options: AnswerOptions) -> dict[str, Any]:
+def as_json(made: "Generation", prompt_tokens: int, options: "AnswerOptions") -> dict[str, Any]:
     """The object that run --json prints."""
     report, answer = made.report, made.answer
     after = made.seconds - report.first_seconds

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from cli.codec import Codec
 from cli.interrupt import Interrupt
 from cli.pulse import Pulse
+from offload.convert import size
 from offload.stream import Streaming
 from specexec.answer import Answer, Endings
 from specexec.budget import Auto, Fixed
+from specexec.conversation import check_fits
 from specexec.decode import decode
 from specexec.drafters.grow import Nothing
 from specexec.engines.tree_engine import TreeEngine
-from specexec.errors import Interrupted
+from specexec.errors import Interrupted, WrongUsage
 from specexec.noise import Noise
 from specexec.report import Report
 from specexec.roles import Budget, Drafter
 from specexec.sampling import Sampling
+
+ROOM = 256  # tokens that an answer should have
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,23 @@ class Session:
     pulse: Pulse  # of the target's passes
     layers: int  # of the target
     streamer: Streaming | None = None  # of the target's weights
+    longest: int = 0  # positions that the model was trained on
+    position_bytes: int = 0  # of the KV cache
 
     @property
     def context(self) -> int:
         return self.target.limits.context
+
+    def check_room(self, tokens: int) -> None:
+        """Raises WrongUsage unless a prompt of `tokens` leaves room for an answer; says which context would."""
+        try:
+            check_fits(tokens, self.context)
+        except WrongUsage as error:
+            enough = min(2 ** (tokens + ROOM - 1).bit_length(), self.longest)
+            more = size((enough - self.context) * self.position_bytes)
+            larger = f"--ctx-size {enough} (+{more}), or a shorter prompt"
+            least = f"a shorter prompt: {self.longest:,} is all that this model was trained on"
+            raise WrongUsage(str(error), hint=larger if enough > tokens else least) from error
 
     def begin(self, prompt: Sequence[int], options: AnswerOptions) -> Generation:
         endings = Endings(self.eos, self.context - len(prompt), options.stops, options.max_tokens)

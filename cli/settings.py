@@ -10,10 +10,11 @@ import click
 from click.core import ParameterSource
 
 from cli.codec import Codec
-from cli.models import TREE, ModelOptions
-from cli.options import AUTO
+from cli.models import TREE, ModelOptions, find
 from cli.question import read_text
 from cli.session import AnswerOptions
+from cli.values import AUTO
+from offload.manifest import is_store
 from specexec.engines.device import choose_device
 from specexec.errors import WrongUsage
 from specexec.kernels.library import why_not
@@ -23,9 +24,18 @@ SAMPLING = tuple(field.name for field in fields(Sampling))
 
 
 def model_options(given: Mapping[str, Any]) -> ModelOptions:
-    return ModelOptions(given["model"], tuple(given["draft"]), given["device"], given["dtype"], given["ctx_size"],
-                        given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"],
+    return ModelOptions(given["model"], tuple(given["draft"]), _device(given), given["dtype"], given["ctx_size"],
+                        given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"] or None,
                         max(TREE, (_nodes(given) or 0) + 1))
+
+
+def _device(given: Mapping[str, Any]) -> str:
+    """Nothing of the GPU's memory is nothing of the GPU."""
+    if given["vram"] != 0:
+        return str(given["device"])
+    if given["device"] not in (AUTO, "cpu"):
+        raise WrongUsage(f"--vram 0 and --device {given['device']} contradict each other.", hint="one of the two")
+    return "cpu"
 
 
 def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOptions:
@@ -60,7 +70,9 @@ def remarks(wanted: ModelOptions) -> Iterator[str]:
     """What the person should know of the options, a line each."""
     if wanted.drafts == ("none",) and was_given("budget"):
         yield "--draft none: --budget is ignored"
-    if wanted.quant and (reason := why_not()) and choose_device(wanted.device).type == "cpu":
+    if wanted.quant and is_store(find(wanted.model, "target")):
+        yield f"--quant {wanted.quant}: {wanted.model} is converted already, so it is ignored"
+    elif wanted.quant and (reason := why_not()) and choose_device(wanted.device).type == "cpu":
         yield f"--quant {wanted.quant}: {reason}"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from cli.home import placed
-from cli.models import BUNDLED, find
+from cli.models import find
+from cli.name import BUNDLED
 from cli.progress import Progress
 from offload.blueprint import Blueprint
 from offload.convert import convert, size

@@ -11,11 +11,9 @@ from cli.codec import Codec
 from cli.question import read_text
 from cli.reasons import reasons
 from cli.record import Line, Record
-from cli.session import AnswerOptions, Generation, Session
+from cli.session import ROOM, AnswerOptions, Generation, Session
 from cli.status import Status, shows
-from specexec.conversation import Conversation, check_fits
-
-ROOM = 256  # tokens kept free for an answer when old turns have to go
+from specexec.conversation import Conversation
 
 
 class Reader(Protocol):
@@ -68,7 +66,7 @@ class Talk:
         """Puts a text file before the next question. Raises UsageError where it is no text, WrongUsage where it is too long."""
         text = f"{path}:\n{read_text(path)}"
         tokens = len(self.codec.encode(text))
-        check_fits(tokens, self.session.context)
+        self.session.check_room(tokens)
         self.attached.append(text)
         self.say(f"{path}, {tokens:,} tokens, comes before your next question")
 
@@ -91,7 +89,7 @@ class Talk:
     def answer(self, text: str = "", ids: Sequence[int] = ()) -> None:
         """Writes the last answer, from `text` on; what was shown of it is kept, whatever ends it."""
         last = self.conversation.exchanges[-1]
-        check_fits(len(self.conversation.ids) - len(last.answer_ids) + len(ids), self.session.context)
+        self.session.check_room(len(self.conversation.ids) - len(last.answer_ids) + len(ids))
         self.conversation.answered(text, ids)
         prompt, number = self.conversation.ids, self.conversation.begin_answer()
         made = self.session.begin(prompt, self.options)
@@ -125,4 +123,4 @@ class Talk:
         for dropped in self.conversation.make_room(context, min(ROOM, context // 4)):
             render.note(f'the context is full: the turn "{dropped[:40]}" is dropped')
             self.kept.add({"did": "drop"})
-        check_fits(len(self.conversation.ids), context)
+        self.session.check_room(len(self.conversation.ids))

@@ -1,24 +1,47 @@
-"""`specexec verify`: whether a converted model is still what was written, to the last bit."""
+"""`specexec verify`: whether converted models are still what was written, to the last bit."""
+
+from pathlib import Path
 
 import click
 
+from cli import complete
 from cli import options as table
+from cli.option import act
 
 
-@click.command(epilog="Examples: specexec verify Llama-3.2-3B-nf4   |   specexec verify ./3b-int8 --repair")
-@click.argument("store")
-@click.option("--repair", is_flag=True, help="Fetch and convert again what is damaged.")
+@click.command(epilog="Examples: specexec verify   |   specexec verify Llama-3.2-3B-nf4 --repair")
+@click.argument("model", required=False, shell_complete=complete.models)
+@act("--repair", is_flag=True, help="Fetch and convert again what is damaged.")
 @table.quiet_option
-def verify(store: str, repair: bool, quiet: bool) -> int:
-    """Read every file of the converted model STORE and compare it with its sha256."""
-    from cli.mend import mend
+def verify(model: str | None, repair: bool, quiet: bool) -> int:
+    """Compare every file of MODEL, or of all, with its sha256."""
+    from cli import home, render
+    from cli.main import explain
     from cli.models import find
+    from offload.errors import OffloadError
+
+    if model is not None:
+        _verify(find(model, "target"), repair, quiet)
+        return 0
+    worst = 0
+    for path in home.folders():
+        try:
+            _verify(path, repair, quiet)
+        except OffloadError as error:
+            worst = max(worst, explain(error))
+    if not home.folders():
+        render.note("no converted model is here", quiet)
+    return worst
+
+
+def _verify(path: Path, repair: bool, quiet: bool) -> None:
+    from cli import render
+    from cli.mend import mend
     from cli.progress import Progress
     from offload import verify as work
     from offload.convert import size
     from offload.manifest import read_manifest
 
-    path = find(store, "target")
     progress, manifest = Progress(path.name, quiet), read_manifest(path)
     try:
         if repair and (wrong := work.wrong(path, manifest, progress)):
@@ -28,6 +51,5 @@ def verify(store: str, repair: bool, quiet: bool) -> int:
         progress.clear()
     of = found.identity
     form = of.quantisation + (f" in {of.layout}" if of.layout else "")
-    click.echo(f"{click.format_filename(path)}: {len(found.files)} files, {size(found.nbytes)}, all as they were written"
-               f" ({form}, {of.layers} layers, of {of.source})")
-    return 0
+    render.write(f"{click.format_filename(path)}: {len(found.files)} files, {size(found.nbytes)}, all as they were written"
+                 f" ({form}, {of.layers} layers, of {of.source})\n")

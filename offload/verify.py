@@ -19,7 +19,7 @@ def verify(path: Path, watcher: Watcher) -> Manifest:
 
 def remedy(path: Path, of: Identity) -> str:
     """What makes the store at `path` whole again: from the hub file by file, from elsewhere all of it."""
-    again = f"rm -r {path}, then specexec convert {of.source} --to {of.quantisation}"
+    again = f"specexec rm {path}, then specexec convert {of.source} --to {of.quantisation}"
     return again if of.revision is None else f"specexec verify {path} --repair"
 
 

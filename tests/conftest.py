@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["SPECEXEC_CONFIG"] = os.devnull  # nobody's own settings
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

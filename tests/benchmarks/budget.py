@@ -18,8 +18,8 @@ from cli.bench import PROMPTS, answer, machine
 from cli.build import fresh, open_session
 from cli.interrupt import Interrupt
 from cli.models import ModelOptions
-from cli.options import Size
 from cli.session import AnswerOptions, Session
+from cli.values import Size
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild

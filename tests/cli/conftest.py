@@ -15,6 +15,7 @@ from cli.models import ModelOptions
 from offload.plan import Placement
 from offload.store import Store
 from specexec.kernels.library import REFERENCE, instruction_set
+from tests.cli import words
 from tests.faults import environment
 
 LAYOUT = "rowmajor" if instruction_set() == REFERENCE else "tile16"
@@ -31,12 +32,14 @@ Specexec = Callable[..., Ran]
 
 @pytest.fixture
 def specexec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Specexec:
-    """specexec("run", "Once", stdin=b"") -> exit code, stdout, stderr."""
+    """specexec("run", "Once", stdin=b"") -> exit code, stdout, stderr. Errors must say what to type next."""
 
     def run(*arguments: str, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
         code = main(arguments)
         found = capsys.readouterr()
+        if code not in (0, 130, 141) and "Error: " in found.err:
+            words.check(found.err)
         return Ran(code, found.out, found.err)
 
     return run

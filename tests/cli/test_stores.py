@@ -44,6 +44,11 @@ def test_figures_name_what_was_streamed(specexec: Specexec, bundled_store: Path)
     assert "streamed" not in specexec(*given, "8GiB").err
 
 
+def test_what_quantises_at_load_says_that_a_store_is_quantised_already(specexec: Specexec, bundled_store: Path) -> None:
+    ran = specexec("run", "Once", "-n", "3", "-m", str(bundled_store), "--quant", "int8")
+    assert (ran.code, ran.err) == (0, f"--quant int8: {bundled_store} is converted already, so it is ignored\n")
+
+
 def test_too_little_memory_is_refused_with_the_least_that_works(specexec: Specexec, bundled_store: Path) -> None:
     ran = specexec(*ANSWER, "-m", str(bundled_store), "--ram", str(least(bundled_store) - 1))
     assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 2)

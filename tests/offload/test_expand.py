@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from cli.build import open_session
 from cli.engines import Making
 from cli.interrupt import Interrupt
-from cli.models import BUNDLED, ModelOptions, find
+from cli.models import ModelOptions, find
+from cli.name import BUNDLED
 from cli.session import AnswerOptions
 from offload.convert import convert
 from offload.errors import Refused

@@ -1,0 +1,36 @@
+"""What a shell completes besides commands and options: models, chats, files, as far as names go."""
+
+from collections.abc import Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+from cli import sessions
+from cli.home import folders
+from cli.name import BUNDLED, is_path
+
+DRAFTS = ("auto", "none", "lookup", "random")
+
+
+def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _matching([BUNDLED, *(path.name for path in folders())], incomplete)
+
+
+def drafts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _matching([*DRAFTS, BUNDLED, *(path.name for path in folders())], incomplete)
+
+
+def chats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _matching([path.stem for path in reversed(sessions.kept())], incomplete)
+
+
+def text(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """@ begins the name of a file."""
+    return [CompletionItem(incomplete, type="file")] if incomplete.startswith("@") else []
+
+
+def _matching(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """A path is the shell's to complete; a part of a name is enough, where no name begins so."""
+    if is_path(incomplete):
+        return [CompletionItem(incomplete, type="dir")]
+    return [CompletionItem(name) for name in names if name.casefold().startswith(incomplete.casefold())]
