@@ -7,10 +7,11 @@ import torch
 
 from cli import fit
 from cli.codec import Codec
+from cli.drafting import SELF, check, own, sighted
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
-from cli.ledger import draft_bytes
-from cli.models import Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
+from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.name import BUNDLED
 from cli.pulse import Pulse
 from cli.session import Session
@@ -25,6 +26,7 @@ from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.wild import Wild
 from specexec.engines.device import choose_device, choose_threads
+from specexec.engines.families import admit
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
@@ -32,7 +34,7 @@ from specexec.roles import Drafter, Engine
 from specexec.vocabulary import Vocabulary, match
 
 __all__ = ["ModelOptions", "open_session", "versions"]
-MODELLESS = ("none", "lookup", "random")
+MODELLESS = ("none", "lookup", "random", SELF)
 
 
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
@@ -41,6 +43,9 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     names = resolve(options)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
     pulse = Pulse(interrupt)
+    if SELF in names and isinstance(model, Store):
+        context = positions(admit(model.config), options.context, STORE_CONTEXT)
+        drafts += view_bytes(sizes(model), context, options.tree)
     engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
@@ -69,7 +74,10 @@ def _engine(model: Model, options: ModelOptions, stop: Callable[[], bool], draft
 def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     if "none" in names:
         return Nothing()
-    expanders = [found for name in names for found in _expanders(name, options, engine, codec, interrupt)]
+    expanders = [found for name in names if name != SELF for found in _expanders(name, options, engine, codec, interrupt)]
+    if SELF in names:
+        assert isinstance(engine, TreeEngine)
+        return Grow([own(engine, options, expanders), *expanders], engine.limits.context)
     idle = engine.source if isinstance(engine, TreeEngine) and isinstance(engine.source, Streamer) else None
     return Grow(expanders, engine.limits.context, idle)
 
@@ -80,6 +88,7 @@ def resolve(options: ModelOptions) -> list[str]:
     names = list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
     if "none" in names and len(names) > 1:
         raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
+    check(names, options.draft_kv)
     return names
 
 
@@ -92,11 +101,12 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     fitting = _match(options, codec, model)
     everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
-    context = min(target.limits.context, model.config.get("max_position_embeddings", target.limits.context))
-    alone = replace(options, model=name, quant=draft_quant(options), context=context, ram=everything,
+    trained = model.config.get("max_position_embeddings", target.limits.context)
+    context = min(target.limits.context, trained)
+    alone = replace(options, model=name, quant=draft_quant(options), activations=DRAFT_BITS, context=context, ram=everything,
                     vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt.requested)
-    return [ModelExpander(draft, fitting)]
+    return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
 
 
 def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:

@@ -29,6 +29,7 @@ class Codec:
                 **{name: _text(settings[name]) for name in NAMES if settings.get(name)})
         except Exception as error:  # the tokenizers library raises bare Exceptions
             raise DamagedFiles(f"{file} cannot be read: {error}", hint="fetch the model again") from error
+        self._tokens = self._tokenizer.backend_tokenizer  # which decodes in a third of the time
         self.template = None if raw else _template(folder, settings)
         self.thinking: bool | None = None  # whether the template is asked for thoughts; None: as it likes
 
@@ -52,7 +53,7 @@ class Codec:
         return self._tokenizer.encode(text)  # type: ignore[no-any-return]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[no-any-return]
+        return self._tokens.decode(list(ids), skip_special_tokens=True)  # type: ignore[no-any-return]
 
     def render(self, messages: Messages) -> str | None:
         if self.template is None:

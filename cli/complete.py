@@ -9,7 +9,7 @@ from cli import sessions
 from cli.home import folders
 from cli.name import BUNDLED, is_path
 
-DRAFTS = ("auto", "none", "lookup", "random")
+DRAFTS = ("auto", "none", "lookup", "self", "random")
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

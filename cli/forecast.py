@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cli import home
-from cli.ledger import STORE_CONTEXT, check_vram, demand, positions
-from cli.models import TREE
+from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, view_bytes
+from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
 from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
@@ -22,7 +22,10 @@ SMALLEST = 0.01  # seconds of a pass that is spent on weights
 
 @dataclass(frozen=True)
 class Asked:
-    """context: positions; ram, vram: bytes that may be used; None for what there is. activations: bits."""
+    """context: positions; ram, vram: bytes that may be used; None for what there is. activations: bits.
+
+    own: whether the target drafts for itself.
+    """
 
     target: Subject
     drafts: tuple[Subject, ...]
@@ -30,6 +33,7 @@ class Asked:
     ram: int | None
     vram: int | None
     activations: int
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,13 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     """Raises TooLittleMemory before anything is measured, WrongUsage for what cannot be asked."""
     check_vram(asked.vram)
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
-    wanted, ram = demand(context, TREE, sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
+    own = view_bytes(asked.target.of, context, TREE) if asked.own else 0
+    wanted, ram = demand(context, TREE, own + sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
     plan(asked.target.of, ram, wanted)
     machine = replace(measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations)), ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
-    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, asked.activations)))
+    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, DRAFT_BITS)))
                    for draft in asked.drafts)
     outlook = Outlook(asked.target.of, wanted, machine, drafts)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))

@@ -11,7 +11,9 @@ from offload.store import Store
 from offload.streamed import resident_bytes
 from specexec.engines.device import SMALL, choose_device
 from specexec.errors import WrongUsage
+from specexec.kv.retrieval import KINDS
 
+MEANS_ROOM = 1.25  # by which the room for means of keys may be larger than they are
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
 
 
@@ -42,6 +44,12 @@ def sizes(store: Store) -> Footprint:
     """As its files are."""
     layers = [store.entry(name).nbytes for name in store.layers]
     return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
+
+
+def view_bytes(of: Footprint, context: int, tree: int) -> int:
+    """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers."""
+    means = of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
+    return int(means) + (of.kv_token + of.work_token) * 2 * tree
 
 
 def draft_bytes(draft: Model, options: ModelOptions) -> int:

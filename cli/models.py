@@ -18,16 +18,17 @@ from specexec.errors import WrongUsage
 from specexec.sampling import Sampling
 
 TREE = 256  # rows of a pass over a store at the least: more of a prompt at once take a CPU longer than the weights do to come
+DRAFT_BITS = 8  # of a draft's activations: coarser ones cost guesses at the most, and hardly any
 Model = Folder | Store
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """model: `bundled`, the name of a store, or a folder. drafts: auto, none, lookup, bundled, random, or models.
+    """model: `bundled`, the name of a store, or a folder. drafts: auto, none, lookup, bundled, self, random, or models.
 
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
     ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. tree: rows of the largest that a
-    pass over a store checks.
+    pass over a store checks. draft_kv: what a draft keeps of its context: auto, full, window or retrieval.
     """
 
     model: str = BUNDLED
@@ -41,6 +42,7 @@ class ModelOptions:
     ram: int | None = None
     vram: int | None = None
     tree: int = TREE
+    draft_kv: str = "auto"
 
 
 def find(text: str, role: str) -> Path:

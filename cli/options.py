@@ -23,7 +23,7 @@ def _all(*options: Decorator) -> Decorator:
 
 quiet_option = _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 draft_option = _option("--draft", multiple=True, default=("auto",), show_default=True, metavar="NAME",
-                       shell_complete=complete.drafts, help="auto, none, lookup, bundled, random, or a model; repeatable.")
+                       shell_complete=complete.drafts, help="auto, none, lookup, bundled, self, random or a model; repeatable.")
 context_option = _option("--ctx-size", type=click.IntRange(min=2),
                          help="Positions; default the model's own.")
 ram_option = _option("--ram", type=Size(), metavar="SIZE",
@@ -40,6 +40,8 @@ model_options = _all(
     draft_option,
     _option("--budget", type=Nodes(), default=AUTO, show_default=True,
             help="Nodes of the draft tree that one pass of the model checks; auto finds what is fastest."),
+    _option("--draft-kv", type=click.Choice(["auto", "full", "window", "retrieval"]), default=AUTO, show_default=True,
+            help="What a draft keeps of a long context; never changes the text."),
     context_option,
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),

@@ -33,6 +33,7 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
     """given: the options of `plan`. Measures what of this machine is not known yet."""
     from cli import forecast, home, render
     from cli.build import MODELLESS, resolve
+    from cli.drafting import SELF
     from cli.models import ModelOptions
     from cli.subject import draft, target
     from offload.measured import Measured
@@ -40,6 +41,6 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
     names = resolve(ModelOptions(model, given["draft"]))
     subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
     asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"] or None,
-                           int(given["activations"]))
+                           int(given["activations"]), SELF in names)
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +38,12 @@ class Worth:
     rate: float = 0.0
     costs: Vector | None = None
     spare: float = 0.0
+
+    def within(self, room: int) -> "Worth":
+        """The same of `room` nodes at most."""
+        if room >= self.budget:
+            return self
+        return replace(self, budget=room, costs=None if self.costs is None else self.costs[: room + 1])
 
     def size(self, chances: Vector) -> int:
         """How many of the best nodes to take, whose chances[<= budget] these are, best first."""

@@ -40,6 +40,11 @@ class Crew:
         best = int(np.argmax(gains))
         return best + 1 if gains[best] > WORTH_LOOKING else 0
 
+    def known(self, tree: Growing, nodes: Sequence[int]) -> list[int]:
+        """Of these nodes, those that its models have evaluated already."""
+        models = [expander for expander in self.expanders if expander.models]
+        return [node for node in nodes if models and all(expander.knows(tree, node) for expander in models)]
+
     def look(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
         return [made for expander in self.expanders for made in expander.expand(tree, nodes)]
 

@@ -95,10 +95,21 @@ class Grow:
         began, missing = time.perf_counter(), crew.missing
         nodes = self._beam(crew, worth)
         if nodes:
-            new = self._growing.offer(crew.look(self._growing, nodes))
-            children = self._appraise(new)
+            children = self._offered(crew, nodes)
+            while known := self._known(crew):  # what came along with it costs nothing more
+                children += self._offered(crew, known)
             crew.looked(len(nodes) + missing, time.perf_counter() - began, self._chances(nodes).sum(), children)
         return bool(nodes)
+
+    def _offered(self, crew: Crew, nodes: list[int]) -> Vector:
+        return self._appraise(self._growing.offer(crew.look(self._growing, nodes)))
+
+    def _known(self, crew: Crew) -> list[int]:
+        """Of the best nodes those that can be looked below for nothing."""
+        waiting = self._growing.best_waiting(LEAST_BEAM)
+        known = crew.known(self._growing, waiting)
+        self._growing.put_back(node for node in waiting if node not in known)
+        return known
 
     def _beam(self, crew: Crew, worth: Worth) -> list[int]:
         """The nodes to look below next."""
@@ -156,11 +167,10 @@ class Grow:
 
 
 def _crews(expanders: Sequence[Expander]) -> list[Crew]:
-    """Those with a model first; below what they leave, all the others."""
-    others = Crew([expander for expander in expanders if not expander.models])
-    if len(others.expanders) == len(expanders):
-        return [others]
-    return [Crew([expander for expander in expanders if not expander.yields]), others]
+    """Each model in turn, and what does not yield to it; below what they leave, all the others."""
+    others = [expander for expander in expanders if not expander.models]
+    beside = [expander for expander in others if not expander.yields]
+    return [*(Crew([one, *beside]) for one in expanders if one.models), Crew(others)]
 
 
 class Nothing:

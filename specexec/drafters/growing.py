@@ -120,6 +120,9 @@ class Expander(Protocol):
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
         """Proposals below `nodes`, in one go."""
 
+    def knows(self, tree: Growing, node: int) -> bool:
+        """Whether it can propose below a node for next to nothing."""
+
     def learn(self, lessons: "list[Lesson]") -> None:
         """The target's picks at the nodes of the tree that grew."""
 

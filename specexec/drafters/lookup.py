@@ -40,6 +40,9 @@ class Chains:
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
         return [made for node in nodes for made in self._below(tree, node)]
 
+    def knows(self, tree: Growing, node: int) -> bool:
+        return True
+
     def learn(self, lessons: list[Lesson]) -> None:
         for at in lessons:
             if at.node in self._offered:
@@ -90,6 +93,9 @@ class Recycled:
 
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
         return [made for node in nodes for made in self._below(tree, node)]
+
+    def knows(self, tree: Growing, node: int) -> bool:
+        return True
 
     def learn(self, lessons: list[Lesson]) -> None:
         self.belief.learn([(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates])

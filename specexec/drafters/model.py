@@ -1,5 +1,8 @@
 """Guesses of a small model: one forward looks below many nodes at once."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -9,7 +12,7 @@ from specexec.drafters.evaluated import Evaluated, Row
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.setting import Setting
 from specexec.online import Vector
-from specexec.roles import Engine
+from specexec.roles import Engine, Reader
 from specexec.sampling import Cut, cut, scale
 from specexec.top import top
 from specexec.tree import ROOT, DraftTree
@@ -20,13 +23,25 @@ WIDTH = 32  # children looked at below a node
 KEPT_BYTES = 2**26  # of the draft's rows, until the target's come
 
 
+def unread(first: int, logits: torch.Tensor) -> None:
+    """A Reader that looks away."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be evaluated: below which row, and the target's tokens from node 0 down to it."""
+
+    parent: int
+    path: tuple[int, ...]
+
+
 class ModelExpander:
     """Implements Expander with an engine whose cache follows the target's context.
 
     What it evaluated below a node that turns out to be the next context is not evaluated again.
     """
 
-    models, yields = True, False
+    models, yields, source = True, False, SOURCE
 
     def __init__(self, engine: Engine, vocabulary: Vocabulary) -> None:
         self.engine, self.vocabulary, self.belief = engine, vocabulary, Belief()
@@ -55,8 +70,12 @@ class ModelExpander:
         fitting = [node for node in nodes if node not in self._row and self._fits(tree, node)]
         new = fitting[: self.engine.limits.tree - len(self._evaluated)]
         if new:
-            self._evaluate(tree, new)
+            self._row |= zip(new, range(len(self._evaluated), len(self._evaluated) + len(new)), strict=True)
+            self._look([self._asked(tree, node) for node in new])
         return self._proposals(tree, [*known, *new])
+
+    def knows(self, tree: Growing, node: int) -> bool:
+        return node in self._row or self._find(tree, node)
 
     def learn(self, lessons: list[Lesson]) -> None:
         seen = [(at, self._evaluated.rows[self._row[at.node]]) for at in lessons if at.node in self._row]
@@ -84,44 +103,49 @@ class ModelExpander:
         position = self.setting.position_below(tree.depth[node]) - 1
         return (node == 0 or tree.parents[node] in self._row) and position < self.engine.limits.context
 
-    def _evaluate(self, tree: Growing, nodes: list[int]) -> None:
+    def _asked(self, tree: Growing, node: int) -> Asked:
+        above = self._row[tree.parents[node]] if node else ROOT
+        return Asked(above, (self.setting.context[-1], *tree.path(node)))
+
+    def _look(self, asked: Sequence[Asked], also: Reader = unread) -> None:
+        """Evaluates more rows, in one pass. also: reads them too, counted from the first of these."""
         first = len(self._evaluated)
+
+        def read(row: int, logits: torch.Tensor) -> None:
+            self._read(asked[row - first : row - first + len(logits)], logits)
+            also(row - first, logits)
+
         try:
-            self.engine.forward(self._drafted(tree, nodes), lambda row, logits: self._read(
-                tree, nodes[row - first : row - first + len(logits)], logits), first)
+            self.engine.forward(self._drafted(asked), read, first)
         except BaseException:
             self._evaluated, self._row = Evaluated(), {}  # the engine forgets them too
             raise
 
-    def _drafted(self, tree: Growing, nodes: list[int]) -> DraftTree:
+    def _drafted(self, asked: Sequence[Asked]) -> DraftTree:
         rows = self._evaluated.rows
-        tokens = [self.vocabulary.to_draft(token) for token in [*(r.token for r in rows), *(tree.tokens[n] for n in nodes)]]
-        parents = [*(row.parent for row in rows), *(ROOT if n == 0 else self._row[tree.parents[n]] for n in nodes)]
-        return DraftTree(tuple(tokens), tuple(parents), (0.0,) * len(tokens), (SOURCE,) * len(tokens))
+        tokens = [self.vocabulary.to_draft(token) for token in [*(row.token for row in rows), *(new.path[-1] for new in asked)]]
+        parents = [*(row.parent for row in rows), *(new.parent for new in asked)]
+        return DraftTree(tuple(tokens), tuple(parents), (0.0,) * len(tokens), (self.source,) * len(tokens))
 
-    def _read(self, tree: Growing, nodes: list[int], logits: torch.Tensor) -> None:
-        """Keeps what the draft says at some nodes."""
+    def _read(self, asked: Sequence[Asked], logits: torch.Tensor) -> None:
+        """Keeps what the draft says at some rows."""
         setting = self.setting
-        paths = [tree.path(node) for node in nodes] if setting.sampling.penalises else [[]] * len(nodes)
+        paths = [list(new.path[1:]) for new in asked]
         own = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
-        before = [self._before(tree, node) for node in nodes]
+        before = [self._before(new) for new in asked]
         x = self._corrections.apply(own, before, self._temperature)
-        noise = torch.stack([setting.noise.at(setting.position_below(tree.depth[node])) for node in nodes])
+        noise = torch.stack([setting.noise.at(setting.position_below(len(new.path) - 1)) for new in asked])
         filtered = cut(x, setting.sampling)
         found = self._likely(x, noise) if filtered is None else self._likely_among(filtered, noise)
         ids, log_q, g = found[0].cpu().numpy(), *(column.cpu().double().numpy() for column in found[1:])
         kept = own[: max(0, KEPT_BYTES // (4 * own.shape[1]) - len(self._evaluated))].log_softmax(-1)
-        for i, node in enumerate(nodes):
+        for i, new in enumerate(asked):
             some = np.isfinite(log_q[i])
             candidates = Candidates(ids[i, some], log_q[i, some], g[i, some])
-            parent = self._row[tree.parents[node]] if node else ROOT
-            row = Row(tree.tokens[node], parent, candidates, before[i], kept[i] if i < len(kept) else None)
-            self._row[node] = self._evaluated.add(row)
+            self._evaluated.add(Row(new.path[-1], new.parent, candidates, before[i], kept[i] if i < len(kept) else None))
 
-    def _before(self, tree: Growing, node: int) -> tuple[int, ...]:
-        if not node:
-            return tuple(self.setting.context[-LONGEST:])
-        return (*self._evaluated.rows[self._row[tree.parents[node]]].before, tree.tokens[node])[-LONGEST:]
+    def _before(self, new: Asked) -> tuple[int, ...]:
+        return (*self.setting.context[-LONGEST:-1], *new.path)[-LONGEST:]
 
     def _likely(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""
@@ -145,7 +169,7 @@ class ModelExpander:
         scores = self.belief.scores(log_q, noise)
         above = np.array([tree.score[node] for node in nodes])[:, None]
         rows, places = np.nonzero((scores + above > tree.floor) & np.isfinite(scores))
-        return [Proposal(nodes[row], int(found[row].ids[place]), float(scores[row, place]), SOURCE)
+        return [Proposal(nodes[row], int(found[row].ids[place]), float(scores[row, place]), self.source)
                 for row, place in zip(rows.tolist(), places.tolist(), strict=True)]
 
 

@@ -21,5 +21,8 @@ class Wild:
         tokens = self._random.sample(range(self.vocabulary), min(2, self.vocabulary))
         return [Proposal(node, token, -0.5, self.source) for node in nodes for token in tokens]
 
+    def knows(self, tree: Growing, node: int) -> bool:
+        return True
+
     def learn(self, lessons: list[Lesson]) -> None:
         """Learns nothing, on purpose."""

@@ -1,6 +1,7 @@
 """A quantised model on the CPU kernels: the same logits to the last bit in every tree, prefix and chunking."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import torch
 from transformers import PretrainedConfig
@@ -12,7 +13,9 @@ from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
 from specexec.kernels import linear, rows, table
 from specexec.kernels.linear import Activations
-from specexec.kv.blocks import BlockCache
+from specexec.kv.blocks import BlockCache, KernelCache
+from specexec.kv.cache import KVCache
+from specexec.kv.window import BlockWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import depths
 
@@ -33,7 +36,8 @@ class KernelEngine(TreeEngine):
         most = limits.context + 2 * largest_tree  # a tree, and below it the rows of the pass that takes its place
         blocks = BlockCache(config.num_hidden_layers, self.shape.kv_heads, self.shape.head_dim, most)
         super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))
-        self.blocks, self.bits, self.stop = blocks, bits, stop
+        self.blocks: KernelCache = blocks
+        self.bits, self.stop = bits, stop
         self.angles, self.windows = Angles(config), windows(config)
         resident = source.resident()
         self.norm = vector(resident, "model.norm.weight", self.shape.width)
@@ -41,10 +45,19 @@ class KernelEngine(TreeEngine):
         self._room = Workspace(self.shape, 1, bits)
         self._layers: dict[int, KernelLayer] = {}  # by the identity of the mapping each holds: streamed ones come again
 
-    def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
+    def over(self, cache: KVCache) -> Self:
+        other = super().over(cache)
+        assert isinstance(cache, KernelCache)
+        other.blocks, other._room, other._layers = cache, Workspace(self.shape, 1, self.bits), {}
+        return other
+
+    def _window(self) -> KVCache:
+        return BlockWindow(len(self.windows), self.shape.kv_heads, self.shape.head_dim, self.angles.frequencies)
+
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         n, length = len(tokens), self.blocks.length
         self._make_room(n)
-        self.blocks.room(length + len(parents))
+        self.blocks.room(self.blocks.held + len(parents))
         positions = [length + depth for depth in depths(parents)[-n:]]
         steps, keep = self._steps(positions, parents)
         self._room.x[:n] = self.source.embed(tokens)
@@ -53,16 +66,18 @@ class KernelEngine(TreeEngine):
                 raise Interrupted
             with self.source.layer(index) as tensors:
                 self._layer(tensors).forward(steps[window], self.blocks.structs[index])
+            if root is not None:
+                self.blocks.asked(index, self._room.q[root])
         del keep
         return self._room.x[:n]
 
     def _steps(self, positions: list[int], parents: Sequence[int]) -> tuple[dict[int | None, Step], list[torch.Tensor]]:
         """A pass for each window there is, and the tensors they point into."""
-        length, at = self.blocks.length, torch.tensor(positions, dtype=torch.int32)
+        held, at = self.blocks.held, torch.tensor(positions, dtype=torch.int32)
         of, angles = torch.tensor(parents, dtype=torch.int32), self.angles.at(positions)
         first = {w: torch.zeros_like(at) if w is None else (at + 1 - w).clamp(min=0) for w in set(self.windows)}
-        row = length + len(parents) - len(positions)
-        steps = {w: Step(angles, table.Pass(of.data_ptr(), seen.data_ptr(), length, len(of), len(at), table.threads()), row)
+        row = held + len(parents) - len(positions)
+        steps = {w: Step(angles, table.Pass(of.data_ptr(), seen.data_ptr(), held, len(of), len(at), table.threads()), row)
                  for w, seen in first.items()}
         return steps, [of, *first.values()]
 

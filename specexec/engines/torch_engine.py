@@ -9,11 +9,13 @@ from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from specexec.engines import attention
+from specexec.engines.angles import Angles
 from specexec.engines.device import ROUNDING
 from specexec.engines.quant_linear import quantise_linears
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import Damaged, Interrupted
 from specexec.kv.cache import KVCache, Rows
+from specexec.kv.window import DenseWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import ancestor_mask, depths
 
@@ -43,8 +45,8 @@ def check_whole(module: torch.nn.Module, where: str) -> None:
 class _Run:
     """One forward's rows: implements attention.Run."""
 
-    def __init__(self, cache: KVCache, parents: Sequence[int], count: int, device: torch.device) -> None:
-        self.cache, self.parents, self.attended = cache, parents, 0
+    def __init__(self, cache: KVCache, parents: Sequence[int], count: int, root: int | None, device: torch.device) -> None:
+        self.cache, self.parents, self.root, self.attended = cache, parents, root, 0
         self.all_positions = torch.tensor([cache.length + depth for depth in depths(parents)], device=device)
         self.visible = torch.from_numpy(ancestor_mask(parents)[-count:]).to(device)
         self.positions = self.all_positions[-count:]
@@ -57,7 +59,8 @@ class _Run:
 
     def _make(self, window: int | None, softcap: float | None) -> Rows:
         first = torch.zeros_like(self.positions) if window is None else (self.positions + 1 - window).clamp(min=0)
-        return Rows(self.positions, self.visible & (self.all_positions >= first[:, None]), first, self.parents, softcap)
+        visible = self.visible & (self.all_positions >= first[:, None])
+        return Rows(self.positions, visible, first, self.parents, softcap, self.root)
 
 
 class TorchEngine(TreeEngine):
@@ -79,8 +82,11 @@ class TorchEngine(TreeEngine):
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
         self.model = self._build(config, dtype, quant)
 
-    def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
-        run = _Run(self.cache, parents, len(tokens), self.device)
+    def _window(self) -> KVCache:
+        return DenseWindow(len(self.model.model.layers), Angles(self.model.config).frequencies)
+
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
+        run = _Run(self.cache, parents, len(tokens), root, self.device)
         rows = self.source.embed(tokens).to(self.device, self.dtype)
         with self._held:
             out = self.model.model(inputs_embeds=rows[None], position_ids=run.positions[None], use_cache=False, run=run)

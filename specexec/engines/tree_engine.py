@@ -1,7 +1,10 @@
 """What every engine over a KV cache does: settle it, evaluate what is missing with the tree, read logits in blocks."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Self
 
 import torch
 
@@ -13,6 +16,7 @@ from specexec.tree import ROOT, DraftTree
 READER_ROWS = 64
 READER_BYTES = 2**23  # larger temporaries are mapped and faulted in anew each time: up to 10 times slower, measured
 LARGEST_TREE = 2048
+WINDOW_TREE = 256  # over a window: what a small model reads in one pass adds to the distances it sees
 
 
 class TreeEngine(ABC):
@@ -30,12 +34,31 @@ class TreeEngine(ABC):
         self._tokens: list[int] = []
 
     @abstractmethod
-    def _hidden(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
-        """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become."""
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
+        """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become.
+
+        root: which of the n is node 0, if any.
+        """
 
     @abstractmethod
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """fp32[k, >= vocabulary] of hidden[k, width]."""
+
+    def over(self, cache: KVCache) -> Self:
+        """Another engine of the same weights, which are not copied. The two cannot run at the same time."""
+        other = copy.copy(self)
+        other.cache, other.passes, other._tokens = cache, 0, []
+        return other
+
+    def forgetting(self, context: int) -> Self:
+        """Another one, over a cache that keeps a window of a context that may be longer than the model has learnt."""
+        other = self.over(self._window())
+        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE))
+        return other
+
+    @abstractmethod
+    def _window(self) -> KVCache:
+        """A cache of a window, of this model."""
 
     @property
     def limits(self) -> Limits:
@@ -55,17 +78,23 @@ class TreeEngine(ABC):
         self._tokens = list(tokens)
 
     @torch.inference_mode()
+    def settle(self) -> None:
+        """Commits what of the synced tokens is evaluated already; the rest of the last tree is forgotten."""
+        self.cache.rebase(self._walked())
+
+    @torch.inference_mode()
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
         self._check_room(tree)
         self._settle(tree, first)
-        missing = self._tokens[self.cache.length :]
-        while len(missing) > self.limits.tree:
-            chunk, missing = missing[: self.limits.tree], missing[self.limits.tree :]
+        while len(missing := self._tokens[self.cache.length :]) > self.limits.tree:
+            chunk = missing[: self.limits.tree]
             self._evaluate(chunk, range(ROOT, len(chunk) - 1))
             self.cache.rebase(range(len(chunk)))
+            self.cache.leap(missing[len(chunk) :])
         above = len(missing) - 1  # the row above node 0
         parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
-        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents])
+        root = None if first else len(missing)
+        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents], root)
         self._read(hidden[len(missing) :], reader, first)
 
     def _check_room(self, tree: DraftTree) -> None:
@@ -76,14 +105,17 @@ class TreeEngine(ABC):
 
     def _settle(self, tree: DraftTree, first: int) -> None:
         """Makes the cache hold a prefix of the tokens, as long as it can be, and of the tree its first nodes."""
+        path = self._walked()
+        if first and len(path) < len(self._tokens) - self.cache.length:
+            raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
+        self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
+
+    def _walked(self) -> list[int]:
+        """The rows of the tree that hold what the committed ones, cut where they hold something else, lack."""
         kept = _common(self.cache.tokens, self._tokens)
         if kept < self.cache.length:
             self.cache.truncate(kept)
-        missing = self._tokens[self.cache.length :]
-        path = self.cache.branches.walk(missing)
-        if first and len(path) < len(missing):
-            raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
-        self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
+        return self.cache.branches.walk(self._tokens[self.cache.length :])
 
     def _survivors(self, tree: DraftTree, first: int, end: int) -> list[int]:
         rows: list[int] = []
@@ -94,9 +126,9 @@ class TreeEngine(ABC):
             rows.append(row)
         return rows
 
-    def _evaluate(self, tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
+    def _evaluate(self, tokens: Sequence[int], parents: Sequence[int], root: int | None = None) -> torch.Tensor:
         """Last hidden states [n, width]; the rows join the cache's tree. parents: rows of that tree, or ROOT."""
-        hidden = self._hidden(tokens, [*self.cache.branches.parents, *parents])
+        hidden = self._hidden(tokens, [*self.cache.branches.parents, *parents], root)
         self.cache.admit(tokens, parents)
         self.passes += 1
         return hidden

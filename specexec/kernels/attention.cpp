@@ -3,7 +3,8 @@
 // A query takes its blocks in order of position, and the keys of a block in order, each sum fused step by step; a chunk of 64
 // blocks begins anew, and chunks merge in order. So a query's result does not depend on which of its keys are committed, on
 // the tree around it, or on threads. Blocks that all queries of a task see whole are done together; the others one query at
-// a time, through the rows of its own path.   Online softmax: Milakov and Gimelshein 2018; tasks by chunk: Flash-Decoding, Dao 2023
+// a time, through the rows of its own path. Rows gathered from another cache come first, in blocks of eight times eight, read
+// where they lie.   Online softmax: Milakov and Gimelshein 2018; tasks by chunk: Flash-Decoding, Dao 2023
 #include <algorithm>
 #include <vector>
 
@@ -29,13 +30,14 @@ struct Queries {
   std::vector<Query> each;
   std::vector<int64_t> rows;
 
-  explicit Queries(const SpecexecPass &p) {
+  Queries(const SpecexecPass &p, int64_t position) {  // position: of the cache's first row
     int64_t trunk = 0;
     while (trunk < p.t && p.parents[trunk] == trunk - 1) trunk++;
     std::vector<int64_t> starts;
     for (int64_t i = 0; i < p.n; i++) {
+      const int64_t first = std::max<int64_t>(0, p.first[i] - position);
       if (!p.t) {
-        each.push_back({p.committed, p.first[i], nullptr, 0}), starts.push_back(0);
+        each.push_back({p.committed, first, nullptr, 0}), starts.push_back(0);
         continue;
       }
       const size_t start = rows.size();
@@ -43,7 +45,7 @@ struct Queries {
       for (; r >= trunk; r = p.parents[r]) rows.push_back(p.committed + r);
       std::reverse(rows.begin() + int64_t(start), rows.end());
       starts.push_back(int64_t(start));
-      each.push_back({p.committed + r + 1, p.first[i], nullptr, int64_t(rows.size() - start)});
+      each.push_back({p.committed + r + 1, first, nullptr, int64_t(rows.size() - start)});
     }
     for (size_t i = 0; i < each.size(); i++) each[i].path = rows.data() + starts[i];
   }
@@ -61,17 +63,30 @@ struct State {
   }
 };
 
-// scores[r][t * 16 ..] = q[r] . the 16 keys of tiles[t]
-template <int R, int T> static void score(const float *const *q, const uint16_t *const *tiles, int64_t dim, float *scores) {
+template <int T> struct Tiles {  // whole ones
+  const uint16_t *tile[T];
+  INLINE_METHOD void load(int t, int64_t d, int64_t dim, F &even, F &odd) const {
+    pairs(tile[t] + d * 16, even, odd);
+    prefetch(tile[t] + d * 16 + kBlock * dim);  // the next block: tiles are pages, which the CPU's own prefetch ends at
+  }
+};
+
+template <int T> struct Halves {  // eight keys here, eight there
+  const uint16_t *half[2 * T], *next[2 * T];
+  INLINE_METHOD void load(int t, int64_t d, int64_t, F &even, F &odd) const {
+    pairs(half[2 * t] + d * 16, half[2 * t + 1] + d * 16, even, odd);
+    prefetch(next[2 * t] + d * 16), prefetch(next[2 * t + 1] + d * 16);
+  }
+};
+
+// scores[r][t * 16 ..] = q[r] . the 16 keys of tile t
+template <int R, int T, class Keys> static void score(const float *const *q, const Keys &tiles, int64_t dim, float *scores) {
   F acc[T][R];
   for (int t = 0; t < T; t++)
     for (int r = 0; r < R; r++) acc[t][r] = zero();
   for (int64_t d = 0; d < dim; d += 2) {
     F even[T], odd[T];
-    for (int t = 0; t < T; t++) {
-      pairs(tiles[t] + d * 16, even[t], odd[t]);
-      prefetch(tiles[t] + d * 16 + kBlock * dim);  // the next block: tiles are pages, which the CPU's own prefetch ends at
-    }
+    for (int t = 0; t < T; t++) tiles.load(t, d, dim, even[t], odd[t]);
     for (int r = 0; r < R; r++) {
       const F a = set(q[r][d]);
       for (int t = 0; t < T; t++) acc[t][r] = fma(even[t], a, acc[t][r]);
@@ -84,6 +99,26 @@ template <int R, int T> static void score(const float *const *q, const uint16_t 
   for (int t = 0; t < T; t++)
     for (int r = 0; r < R; r++) store(scores + r * kBlock + t * 16, acc[t][r]);
 }
+
+struct Straight {  // the rows of a block in order of position
+  int64_t start;
+  INLINE_METHOD int64_t operator()(int64_t k) const { return start + k; }
+  INLINE_METHOD int64_t next(int64_t k) const { return start + k + kBlock; }
+};
+
+struct Listed {
+  const int64_t *rows;
+  INLINE_METHOD int64_t operator()(int64_t k) const { return rows[k]; }
+  INLINE_METHOD int64_t next(int64_t k) const { return rows[k] + kBlock; }
+};
+
+struct Eights {  // eights[i] is of rows 8 * eights[i].., or -1; those from `end` on are none
+  const int32_t *now, *then;  // then: the next block's
+  int64_t end;
+  INLINE_METHOD int64_t row(const int32_t *eights, int64_t k) const { return int64_t(eights[k / 8]) * 8 + k % 8; }
+  INLINE_METHOD int64_t operator()(int64_t k) const { return row(now, k) < end ? row(now, k) : -1; }
+  INLINE_METHOD int64_t next(int64_t k) const { return std::max<int64_t>(0, row(then, k)); }
+};
 
 // mix[r] += weights[r][k] * the value at `at(k)`, k in order; at(k) < 0: none there
 template <int R, int S, class At>
@@ -98,7 +133,7 @@ static void mix_slabs(const float *weights, const uint16_t *values, const At &at
     for (int s = 0; s < S; s++) {
       const uint16_t *p = values + row * dim + from + s * 32;
       pairs(p, v[2 * s], v[2 * s + 1]);
-      prefetch(p + kBlock * dim);
+      prefetch(values + at.next(k) * dim + from + s * 32);
     }
     for (int r = 0; r < R; r++) {
       const F w = set(weights[r * kBlock + k]);
@@ -141,6 +176,7 @@ struct Head {  // one KV head's rows
   const uint16_t *keys, *values;
   int64_t dim;
   const uint16_t *tile(int64_t row) const { return keys + row / 16 * 16 * dim; }
+  const uint16_t *half(int64_t eight) const { return eight < 0 ? keys : keys + eight / 2 * 16 * dim + eight % 2 * 16; }
 };
 
 // A whole block for R rows at once. first[r]: the first position row r sees.
@@ -149,23 +185,50 @@ static void whole_block(const Head &h, int64_t start, const float *const *q, con
   constexpr int kTiles = R * 4 <= kAttendRows * 2 ? 4 : kAttendRows >= 12 ? 2 : 1;
   float scores[R * kBlock];
   for (int64_t t = 0; t < 4; t += kTiles) {
-    const uint16_t *tiles[kTiles];
-    for (int i = 0; i < kTiles; i++) tiles[i] = h.tile(start + (t + i) * 16);
+    Tiles<kTiles> tiles;
+    for (int i = 0; i < kTiles; i++) tiles.tile[i] = h.tile(start + (t + i) * 16);
     score<R, kTiles>(q, tiles, h.dim, scores + t * 16);
   }
   for (int r = 0; r < R; r++) {
     for (int64_t k = 0; k < std::min(first[r] - start, kBlock); k++) scores[r * kBlock + k] = 2 * kNever;
     soften(scores + r * kBlock, s.at(r));
   }
-  mix<R>(scores, h.values, [start](int64_t k) { return start + k; }, h.dim, s.mix);
+  mix<R>(scores, h.values, Straight{start}, h.dim, s.mix);
+}
+
+// The same of rows gathered from elsewhere, whose positions are their rows'.
+template <int R>
+static void gathered_block(const Head &h, const Eights &at, const float *const *q, const int64_t *first, const State &s) {
+  constexpr int kTiles = R * 4 <= kAttendRows * 2 ? 4 : kAttendRows >= 12 ? 2 : 1;
+  float scores[R * kBlock];
+  for (int64_t t = 0; t < 4; t += kTiles) {
+    Halves<kTiles> tiles;
+    for (int i = 0; i < 2 * kTiles; i++) tiles.half[i] = h.half(at.now[2 * t + i]), tiles.next[i] = h.half(at.then[2 * t + i]);
+    score<R, kTiles>(q, tiles, h.dim, scores + t * 16);
+  }
+  for (int r = 0; r < R; r++) {
+    for (int64_t k = 0; k < kBlock; k++)
+      if (at(k) < first[r]) scores[r * kBlock + k] = 2 * kNever;
+    soften(scores + r * kBlock, s.at(r));
+  }
+  mix<R>(scores, h.values, at, h.dim, s.mix);
 }
 
 template <int R>
-static void whole_blocks(const Head &h, int64_t start, int64_t rows, const float *const *q, const int64_t *first, const State &s) {
+static void block(const Head &h, int64_t start, const float *const *q, const int64_t *first, const State &s) {
+  whole_block<R>(h, start, q, first, s);
+}
+template <int R>
+static void block(const Head &h, const Eights &at, const float *const *q, const int64_t *first, const State &s) {
+  gathered_block<R>(h, at, q, first, s);
+}
+
+template <int R, class Place>
+static void whole_blocks(const Head &h, Place at, int64_t rows, const float *const *q, const int64_t *first, const State &s) {
   int64_t r = 0;
-  for (; r + R <= rows; r += R) whole_block<R>(h, start, q + r, first + r, s.at(r));
+  for (; r + R <= rows; r += R) block<R>(h, at, q + r, first + r, s.at(r));
   if constexpr (R > 1) {
-    if (r < rows) whole_blocks<(R > 8 ? 8 : R / 2)>(h, start, rows - r, q + r, first + r, s.at(r));
+    if (r < rows) whole_blocks<(R > 8 ? 8 : R / 2)>(h, at, rows - r, q + r, first + r, s.at(r));
   }
 }
 
@@ -180,8 +243,8 @@ static void own_block(const Head &h, int64_t start, const float *const *q, const
   }
   float all[kBlock / 4][R * kBlock], scores[R * kBlock];  // four tiles each
   for (int64_t c = 0; c < count; c += 4) {
-    const uint16_t *four[4];
-    for (int64_t i = 0; i < 4; i++) four[i] = h.tile(tiles[std::min(c + i, count - 1)] * 16);
+    Tiles<4> four;
+    for (int64_t i = 0; i < 4; i++) four.tile[i] = h.tile(tiles[std::min(c + i, count - 1)] * 16);
     score<R, 4>(q, four, h.dim, all[c / 4]);
   }
   std::fill_n(scores, R * kBlock, 2 * kNever);
@@ -192,7 +255,7 @@ static void own_block(const Head &h, int64_t start, const float *const *q, const
     for (int r = 0; r < R; r++) scores[r * kBlock + k] = all[c / 4][r * kBlock + c % 4 * 16 + rows[k] % 16];
   }
   for (int r = 0; r < R; r++) soften(scores + r * kBlock, s.at(r));
-  mix<R>(scores, h.values, [&rows](int64_t k) { return rows[k]; }, h.dim, s.mix);
+  mix<R>(scores, h.values, Listed{rows}, h.dim, s.mix);
 }
 
 template <int R>
@@ -224,12 +287,20 @@ struct Task {
   const Query *queries;
   int64_t index, count, group, kv_head;  // of the first query; how many; heads a KV head
   std::vector<const float *> q;
-  std::vector<int64_t> first;
+  std::vector<int64_t> first, seen;  // the first row each sees, here and among gathered ones
+  const SpecexecGathered *gathered;
+  Head base;
+  int64_t position;  // of this cache's first row
   int64_t whole_from = 0, whole_to = INT64_MAX, end = 0;  // positions: blocks all see whole, the last one any sees
 
-  Task(const SpecexecAttention &a, const SpecexecCache &c, const Queries &all, int64_t kv, int64_t from, int64_t to)
+  Task(const SpecexecAttention &a, const SpecexecCache &c, const SpecexecPass &p, const Queries &all, int64_t kv, int64_t from, int64_t to)
       : what(a), head{c.keys + kv * c.capacity * c.dim, c.values + kv * c.capacity * c.dim, c.dim},
-        queries(all.each.data() + from), index(from), count(to - from), group(a.heads / c.kv_heads), kv_head(kv) {
+        queries(all.each.data() + from), index(from), count(to - from), group(a.heads / c.kv_heads), kv_head(kv),
+        gathered(c.gathered), base{nullptr, nullptr, c.dim}, position(c.position) {
+    if (gathered) {
+      const int64_t start = kv * gathered->capacity * c.dim;
+      base = {gathered->keys + start, gathered->values + start, c.dim};
+    }
     whole_from = INT64_MAX;
     for (int64_t i = 0; i < count; i++) {
       whole_from = std::min(whole_from, queries[i].first / kBlock * kBlock);
@@ -238,15 +309,32 @@ struct Task {
       for (int64_t g = 0; g < group; g++) {
         q.push_back(a.q + ((from + i) * a.heads + kv * group + g) * c.dim);
         first.push_back(queries[i].first);
+        seen.push_back(std::max<int64_t>(0, p.first[from + i]));
       }
     }
   }
   int64_t rows() const { return count * group; }
   int64_t first_chunk() const { return whole_from / kChunk; }
   int64_t chunks() const { return (end + kChunk - 1) / kChunk; }
+  int64_t gathered_pieces() const { return gathered ? (gathered->blocks + kChunk / kBlock - 1) / (kChunk / kBlock) : 0; }
+  int64_t pieces() const { return gathered_pieces() + std::max<int64_t>(0, chunks() - first_chunk()); }
+
+  void piece(int64_t i, const State &s) const {
+    s.clear(rows());
+    if (i < gathered_pieces()) gathered_piece(i, s);
+    else chunk(first_chunk() + i - gathered_pieces(), s);
+  }
+
+  void gathered_piece(int64_t i, const State &s) const {
+    const int64_t end = std::min(gathered->blocks, (i + 1) * (kChunk / kBlock));
+    const int32_t *eights = gathered->eights + kv_head * gathered->blocks * 8;
+    for (int64_t b = i * (kChunk / kBlock); b < end; b++) {
+      const int32_t *now = eights + b * 8, *then = b + 1 < gathered->blocks ? now + 8 : now;
+      whole_blocks<kAttendRows>(base, Eights{now, then, position}, rows(), q.data(), seen.data(), s);
+    }
+  }
 
   void chunk(int64_t c, const State &s) const {
-    s.clear(rows());
     const int64_t from = c * kChunk, to = from + kChunk;
     for (int64_t b = std::max(from, whole_from); b < std::min(to, whole_to); b += kBlock)
       whole_blocks<kAttendRows>(head, b, rows(), q.data(), first.data(), s);
@@ -275,9 +363,9 @@ static void whole_task(const Task &task) {  // all its chunks, one after another
   const int64_t rows = task.rows(), dim = task.head.dim, size = State::floats(rows, dim);
   float *room = scratch(2 * size);
   const State total = State::over(room, rows, dim), part = State::over(room + size, rows, dim);
-  task.chunk(task.first_chunk(), total);
-  for (int64_t c = task.first_chunk() + 1; c < task.chunks(); c++) {
-    task.chunk(c, part);
+  task.piece(0, total);
+  for (int64_t i = 1; i < task.pieces(); i++) {
+    task.piece(i, part);
     merge(total, part, rows);
   }
   task.finish(total);
@@ -285,19 +373,19 @@ static void whole_task(const Task &task) {  // all its chunks, one after another
 
 // few tasks over many keys: every chunk on its own, merged at the end
 static void split_tasks(const std::vector<Task> &tasks, int threads) {
-  struct Piece { const Task *task; int64_t chunk; int64_t at; };
+  struct Piece { const Task *task; int64_t index; int64_t at; };
   std::vector<Piece> pieces;
   int64_t size = 0;
   for (const Task &t : tasks)
-    for (int64_t c = t.first_chunk(); c < t.chunks(); c++) {
-      pieces.push_back({&t, c, size});
+    for (int64_t i = 0; i < t.pieces(); i++) {
+      pieces.push_back({&t, i, size});
       size += State::floats(t.rows(), t.head.dim);
     }
   std::vector<float> room(static_cast<size_t>(size));
   const auto state = [&](const Piece &p) { return State::over(room.data() + p.at, p.task->rows(), p.task->head.dim); };
   (void)threads;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (size_t i = 0; i < pieces.size(); i++) pieces[i].task->chunk(pieces[i].chunk, state(pieces[i]));
+  for (size_t i = 0; i < pieces.size(); i++) pieces[i].task->piece(pieces[i].index, state(pieces[i]));
   for (size_t i = 0, j; i < pieces.size(); i = j) {
     for (j = i + 1; j < pieces.size() && pieces[j].task == pieces[i].task; j++)
       merge(state(pieces[i]), state(pieces[j]), pieces[i].task->rows());
@@ -306,14 +394,14 @@ static void split_tasks(const std::vector<Task> &tasks, int threads) {
 }
 
 static void attend(const SpecexecAttention *what, const SpecexecCache *over, const SpecexecPass *pass) {
-  const Queries queries(*pass);
+  const Queries queries(*pass, over->position);
   const int64_t step = std::max<int64_t>(1, kTaskRows / (what->heads / over->kv_heads));
   std::vector<Task> tasks;
   for (int64_t h = 0; h < over->kv_heads; h++)
-    for (int64_t i = 0; i < pass->n; i += step) tasks.emplace_back(*what, *over, queries, h, i, std::min(i + step, pass->n));
+    for (int64_t i = 0; i < pass->n; i += step) tasks.emplace_back(*what, *over, *pass, queries, h, i, std::min(i + step, pass->n));
   const int threads = pass->threads;
-  const double work = double(pass->n) * double(what->heads * over->dim) * double(pass->committed + pass->n);
-  if (threads > 1 && work > kAttendWorthWaking && int64_t(tasks.size()) < 3 * threads && tasks[0].chunks() > 1)
+  const double work = double(pass->n) * double(what->heads * over->dim) * double(pass->committed + pass->n + kBlock * (over->gathered ? over->gathered->blocks : 0));
+  if (threads > 1 && work > kAttendWorthWaking && int64_t(tasks.size()) < 3 * threads && tasks[0].pieces() > 1)
     return split_tasks(tasks, threads);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && work > kAttendWorthWaking)
   for (size_t i = 0; i < tasks.size(); i++) whole_task(tasks[i]);

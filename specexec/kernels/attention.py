@@ -9,6 +9,8 @@ from specexec.kernels import memory, table
 from specexec.tree import ROOT
 
 ROWS, DIMS = 16, 32  # keys lie in tiles of 16 rows; a head is filled with zeros to whole 32s
+EIGHT = 8  # rows that are gathered together
+EIGHTS = 8  # of them in a block
 
 
 def padded(head_dim: int) -> int:
@@ -26,13 +28,37 @@ def struct(keys: torch.Tensor, values: torch.Tensor) -> table.Cache:
     return table.Cache(keys.data_ptr(), values.data_ptr(), values.shape[1], values.shape[0], values.shape[2])
 
 
+def gathered(keys: torch.Tensor, values: torch.Tensor, eights: torch.Tensor) -> table.Gathered:
+    """Rows of a cache that another one's queries see before its own. eights: int32[kv_heads, blocks, 8], as kernels.h says."""
+    return table.Gathered(keys.data_ptr(), values.data_ptr(), eights.data_ptr(), values.shape[1], eights.shape[1])
+
+
 def place(keys: torch.Tensor, values: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: int) -> None:
     """k, v[kv_heads, n, head_dim] to the cache's rows from `row` on: what rope does, in torch."""
     n, dim = k.shape[1], k.shape[2]
-    rows = torch.arange(row, row + n)
-    keys[:, rows // ROWS, : dim // 2, rows % ROWS] = k.to(keys.dtype).view(len(k), n, -1, 2).transpose(0, 1)
+    place_keys(keys, k, row)
     order = torch.arange(dim)
     values[:, row : row + n, order // 32 * 32 + order % 16 * 2 + order % 32 // 16] = v.to(values.dtype)
+
+
+def place_keys(keys: torch.Tensor, k: torch.Tensor, row: int) -> None:
+    """k[kv_heads, n, head_dim] alone."""
+    rows = torch.arange(row, row + k.shape[1])
+    keys[:, rows // ROWS, : k.shape[2] // 2, rows % ROWS] = k.to(keys.dtype).view(*k.shape[:2], -1, 2).transpose(0, 1)
+
+
+def taken_keys(keys: torch.Tensor, count: int) -> torch.Tensor:
+    """fp32[kv_heads, count, dim]: a cache's first keys."""
+    tiles = keys[:, : -(-count // ROWS)].float()
+    return tiles.transpose(2, 3).flatten(3).flatten(1, 2)[:, :count]
+
+
+def mean_keys(keys: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """fp32[kv_heads, last - first, dim]: the means of eights first..last - 1 of a cache's keys."""
+    start = first // 2
+    tiles = keys[:, start : -(-last // 2)].float()
+    eights = tiles.view(*tiles.shape[:3], 2, EIGHT, 2).mean(4)  # [kv_heads, tiles, dim/2, 2, 2]
+    return eights.transpose(2, 3).flatten(3).flatten(1, 2)[:, first - 2 * start : last - 2 * start]
 
 
 def attend(
@@ -62,6 +88,16 @@ def reference(
         sums.append(scores.logsumexp(-1).flatten())
         outs.append(torch.einsum("hgr,hrd->hgd", scores.softmax(-1), v[:, rows].double()).flatten(0, 1))
     return torch.stack(outs), torch.stack(sums)
+
+
+def gathered_reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same over rows of which each KV head has its own: seen is bool[n, kv_heads, rows]."""
+    grouped = q.double().view(len(q), len(k), -1, q.shape[2])
+    scores = torch.einsum("nhgd,hrd->nhgr", grouped, k.double()).masked_fill(~seen[:, :, None], -torch.inf)
+    out = torch.einsum("nhgr,hrd->nhgd", scores.softmax(-1), v.double())
+    return out.flatten(1, 2), scores.logsumexp(-1).flatten(1, 2)
 
 
 def path(parents: Sequence[int], row: int, committed: int) -> list[int]:

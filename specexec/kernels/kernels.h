@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 1
+#define SPECEXEC_ABI 2
 
 extern "C" {
 
@@ -27,11 +27,21 @@ struct SpecexecActivations {
   int32_t bits, threads;
 };
 
+// Rows of another cache, of as many heads of the same dim, that queries see before those of their own: at positions their rows
+// say, which come before the own cache's first.
+struct SpecexecGathered {
+  const uint16_t *keys, *values;  // the other cache's
+  const int32_t *eights;    // [kv_heads][blocks][8], rows / 8 in order of position; -1 fills up
+  int64_t capacity, blocks;
+};
+
 // One layer's rows of keys and values: the committed ones, then the tree's. dim is padded to 32 with zeros.
 struct SpecexecCache {
   uint16_t *keys;           // bf16 [kv_heads][capacity/16][dim/2][16][2]
   uint16_t *values;         // bf16 [kv_heads][capacity][dim], within every 32: 0, 16, 1, 17, ...
   int64_t capacity, kv_heads, dim;
+  int64_t position;         // of its first row
+  const SpecexecGathered *gathered;  // or null
 };
 
 // What every layer of one pass knows about its n queries, the last n of the tree's t rows.

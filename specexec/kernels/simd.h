@@ -84,6 +84,13 @@ INLINE void pairs(const uint16_t *p, F &a, F &b) {
   a.v = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
   b.v = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(int(0xffff0000))));
 }
+// the same of 16 words at p and 16 at q
+INLINE void pairs(const uint16_t *p, const uint16_t *q, F &a, F &b) {
+  const __m512i low = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)p));
+  const __m512i w = _mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i *)q), 1);
+  a.v = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+  b.v = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32(int(0xffff0000))));
+}
 INLINE I izero() { return {_mm512_setzero_si512()}; }
 INLINE I iset(int x) { return {_mm512_set1_epi32(x)}; }
 INLINE I iadd(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
@@ -187,12 +194,13 @@ INLINE F scale2(F x, F n) { return {scale2(x.a, n.a), scale2(x.b, n.b)}; }
 INLINE F halves(const uint16_t *p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
 }
-INLINE void pairs(const uint16_t *p, F &x, F &y) {
+INLINE void pairs(const uint16_t *p, const uint16_t *q, F &x, F &y) {
   const __m256i m = _mm256_set1_epi32(int(0xffff0000));
-  __m256i u = _mm256_loadu_si256((const __m256i *)p), w = _mm256_loadu_si256((const __m256i *)(p + 16));
+  __m256i u = _mm256_loadu_si256((const __m256i *)p), w = _mm256_loadu_si256((const __m256i *)q);
   x = {_mm256_castsi256_ps(_mm256_slli_epi32(u, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(w, 16))};
   y = {_mm256_castsi256_ps(_mm256_and_si256(u, m)), _mm256_castsi256_ps(_mm256_and_si256(w, m))};
 }
+INLINE void pairs(const uint16_t *p, F &x, F &y) { pairs(p, p + 16, x, y); }
 INLINE I izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 INLINE I iset(int x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 INLINE I iadd(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
@@ -314,13 +322,14 @@ INLINE F scale2(F a, F n) {
   QUARTERS(F, vmulq_f32(a.v[i], vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v[i]), vdupq_n_s32(127)), 23))))
 }
 INLINE F halves(const uint16_t *p) { QUARTERS(F, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)))) }
-INLINE void pairs(const uint16_t *p, F &a, F &b) {
+INLINE void pairs(const uint16_t *p, const uint16_t *q, F &a, F &b) {
   repeat<4>(EACH(i) {
-    const uint32x4_t w = vreinterpretq_u32_u16(vld1q_u16(p + 8 * i));
+    const uint32x4_t w = vreinterpretq_u32_u16(vld1q_u16((i < 2 ? p : q - 16) + 8 * i));
     a.v[i] = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
     b.v[i] = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xffff0000)));
   });
 }
+INLINE void pairs(const uint16_t *p, F &a, F &b) { pairs(p, p + 16, a, b); }
 INLINE I izero() { QUARTERS(I, vdupq_n_s32(0)) }
 INLINE I iset(int x) { QUARTERS(I, vdupq_n_s32(x)) }
 INLINE I iadd(I a, I b) { QUARTERS(I, vaddq_s32(a.v[i], b.v[i])) }
@@ -428,7 +437,13 @@ INLINE float half(uint16_t h) {
   return h & 0x8000 ? -f : f;
 }
 INLINE F halves(const uint16_t *p) { F r; LANES r.v[i] = half(p[i]); return r; }
-INLINE void pairs(const uint16_t *p, F &a, F &b) { LANES a.v[i] = from_bf16(p[2 * i]), b.v[i] = from_bf16(p[2 * i + 1]); }
+INLINE void pairs(const uint16_t *p, const uint16_t *q, F &a, F &b) {
+  LANES {
+    const uint16_t *at = (i < 8 ? p : q - 16) + 2 * i;
+    a.v[i] = from_bf16(at[0]), b.v[i] = from_bf16(at[1]);
+  }
+}
+INLINE void pairs(const uint16_t *p, F &a, F &b) { pairs(p, p + 16, a, b); }
 INLINE I izero() { return {}; }
 INLINE I iset(int x) { I r; LANES r.v[i] = x; return r; }
 INLINE I iadd(const I &a, const I &b) { I r; LANES r.v[i] = a.v[i] + b.v[i]; return r; }

@@ -25,9 +25,16 @@ class Activations(Structure):
     ]
 
 
+class Gathered(Structure):
+    _fields_: ClassVar = [
+        ("keys", c_void_p), ("values", c_void_p), ("eights", c_void_p), ("capacity", c_int64), ("blocks", c_int64),
+    ]
+
+
 class Cache(Structure):
     _fields_: ClassVar = [
         ("keys", c_void_p), ("values", c_void_p), ("capacity", c_int64), ("kv_heads", c_int64), ("dim", c_int64),
+        ("position", c_int64), ("gathered", POINTER(Gathered)),
     ]
 
 

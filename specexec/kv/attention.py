@@ -23,7 +23,7 @@ def _query_blocks(q: torch.Tensor, keys: int) -> Iterator[slice]:
 
 
 def _scores(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor, softcap: float | None) -> torch.Tensor:
-    """fp32[kv_heads, group, n, keys]; bias fp32[n, t] belongs to the last t keys."""
+    """fp32[kv_heads, group, n, keys]; bias fp32[n, t], or [kv_heads, 1, n, t], belongs to the last t keys."""
     heads, n, dim = q.shape
     folded = q.reshape(k.shape[0], heads // k.shape[0] * n, dim)
     scores = (folded @ k.mT).float().view(k.shape[0], heads // k.shape[0], n, k.shape[1])
@@ -47,10 +47,13 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor
 
 
 def attend_part(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, softcap: float | None) -> Partial:
-    """The same over one part of the keys, ready to merge; a row that sees none of them weighs nothing."""
+    """The same over one part of the keys, ready to merge; a row that sees none of them weighs nothing.
+
+    bias may differ by KV head: fp32[kv_heads, 1, n, t].
+    """
     outs, sums = [], []
     for block in _query_blocks(q, k.shape[1]):
-        scores = _scores(q[:, block], k, bias[block], softcap)
+        scores = _scores(q[:, block], k, bias[..., block, :], softcap)
         total = scores.logsumexp(-1, keepdim=True)
         weights = (scores - total).exp().nan_to_num(0.0)
         outs.append(_mix(weights.to(v.dtype), v))

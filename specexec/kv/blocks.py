@@ -2,10 +2,11 @@
 
 import ctypes
 from collections.abc import Sequence
+from ctypes import pointer
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from specexec.errors import WrongUsage
 from specexec.kernels import attention, table
 from specexec.kv.attention import Partial
 from specexec.kv.cache import KVCache, Rows
@@ -13,6 +14,26 @@ from specexec.kv.committed import Committed
 from specexec.kv.dense import DenseView
 
 FIRST_ROWS = 256
+MEANT_ROWS = 4096  # whose means are found at once
+
+
+@runtime_checkable
+class KernelCache(KVCache, Protocol):
+    """A cache whose rows the kernels write and read."""
+
+    @property
+    def structs(self) -> Any:
+        """ctypes array of table.Cache, a layer each."""
+
+    @property
+    def held(self) -> int:
+        """Committed rows that lie in the structs' own buffers, before the tree's."""
+
+    def room(self, rows: int) -> None:
+        """Makes room for so many rows in those."""
+
+    def asked(self, layer: int, query: torch.Tensor) -> None:
+        """query[heads, dim]: node 0's."""
 
 
 class BlockCache(Committed):
@@ -23,12 +44,13 @@ class BlockCache(Committed):
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, most: int | None = None) -> None:
         super().__init__()
+        self.gathered: list[table.Gathered] = []  # of each layer: what is seen before these rows, if anything
         self.most = most
         self.layers, self.kv_heads, self.head_dim = layers, kv_heads, head_dim
         self.dim = attention.padded(head_dim)
         self._capacity = 0
         self._kv: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.structs = (table.Cache * layers)()  # of each layer, as the kernels take them
+        self.structs: Any = (table.Cache * layers)()  # of each layer, as the kernels take them
 
     @property
     def nbytes(self) -> int:
@@ -48,15 +70,31 @@ class BlockCache(Committed):
                 self._kv[layer] = keys, values
             else:
                 self._kv.append((keys, values))
-            self.structs[layer] = attention.struct(keys, values)
         self._capacity = capacity
+        self.describe()
+
+    def describe(self) -> None:
+        """What the kernels are told of every layer."""
+        for layer, kv in enumerate(self._kv):
+            struct = attention.struct(*kv)
+            struct.position = self.start
+            if self.gathered:
+                struct.gathered = pointer(self.gathered[layer])
+            self.structs[layer] = struct
+
+    def reset(self, start: int) -> None:
+        super().reset(start)
+        self.gathered = []
+        self.describe()
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
-        end = self.length + len(rows.parents)
+        if rows.root is not None:
+            self.asked(layer, q[:, rows.root])
+        end = self.held + len(rows.parents)
         with torch.inference_mode(False):
             self.room(end)
         attention.place(*self._kv[layer], k, v, end - k.shape[1])
-        return self._attend(layer, q, rows, self.length, rows.parents)[0]
+        return self._attend(layer, q, rows, self.held, rows.parents)[0]
 
     def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial:
         """Attention over the first `length` committed rows alone."""
@@ -74,11 +112,22 @@ class BlockCache(Committed):
         return out.transpose(0, 1).to(q.dtype), sums.T
 
     def view(self, kind: str) -> KVCache:
-        if kind != "full":
-            raise WrongUsage(f'this KV cache has no view "{kind}".', hint="--draft-kv full")
-        return DenseView(self)
+        if kind == "full":
+            return DenseView(self)
+        from specexec.kv.retrieval import BlockGathering, gather
 
-    def _gather(self, kept: Sequence[int]) -> None:
-        rows = torch.tensor(kept) + self.length
-        table.needed().move(ctypes.cast(self.structs, ctypes.POINTER(table.Cache)), self.layers, self.length,
-                            rows.data_ptr(), len(kept))
+        return BlockGathering(self, gather(kind))
+
+    def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
+        each, steps = chunk // attention.EIGHT, range(first, last, max(1, MEANT_ROWS // chunk))
+        found = [attention.mean_keys(self._kv[layer][0], at * each, min(last, at + steps.step) * each) for at in steps]
+        return torch.cat(found, 1).view(self.kv_heads, last - first, each, -1).mean(2)
+
+    def buffers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(keys, values) of each layer; they stay what they are where the cache outgrows them."""
+        return list(self._kv)
+
+    def _move(self, to: int, rows: Sequence[int]) -> None:
+        places = torch.tensor(rows)
+        table.needed().move(ctypes.cast(self.structs, ctypes.POINTER(table.Cache)), self.layers, to,
+                            places.data_ptr(), len(rows))

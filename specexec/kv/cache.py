@@ -16,6 +16,7 @@ class Rows:
 
     positions: int64[n]. visible: bool[n, t], a row's ancestors and itself within its window. first_visible: int64[n], the first
     position its window reaches: 0, or position + 1 - window. parents: of all t rows. softcap: bound of the scores, or None.
+    root: which of the n is node 0, or None.
     """
 
     positions: torch.Tensor
@@ -23,6 +24,7 @@ class Rows:
     first_visible: torch.Tensor
     parents: Sequence[int]
     softcap: float | None = None
+    root: int | None = None
 
     @cached_property
     def windowed(self) -> bool:
@@ -120,6 +122,12 @@ class KVCache(Protocol):
 
     def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
         """Commits the rows of `path`; `survivors`, below its end, stay as the new tree's rows. Returns {old row: new row}."""
+
+    def leap(self, tokens: Sequence[int]) -> int:
+        """Before these tokens are evaluated, and with no tree: commits, without rows, those whose rows nobody would see.
+
+        Returns how many.
+        """
 
     def truncate(self, length: int) -> int:
         """Forgets the tree, and rows from `length` on; returns the length really kept, at most `length`."""

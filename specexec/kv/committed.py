@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
+
 from specexec.kv.cache import Branches
 
 
@@ -12,12 +14,28 @@ class Committed(ABC):
     def __init__(self, start: int = 0) -> None:
         self.start = start
         self.version = 0  # counts what makes a view's tail stale
+        self.cuts: list[int] = []  # the lengths it was truncated to
         self._tokens: list[int] = []
         self._branches = Branches()
+        self.queries: dict[int, torch.Tensor] | None = None  # {layer: fp32[heads, dim]} of node 0 lately, if a view wants them
+
+    @property
+    def held(self) -> int:
+        """Committed rows that lie in its buffers: all, but in a cache that forgets."""
+        return len(self._tokens)
+
+    def asked(self, layer: int, query: torch.Tensor) -> None:
+        """query[heads, dim]: node 0's, in a pass of the model whose rows these are."""
+        if self.queries is not None:
+            self.queries[layer] = query.float().clone()
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int: ...
 
     @abstractmethod
-    def _gather(self, kept: Sequence[int]) -> None:
-        """Moves the tree's rows `kept`, in this order, to the end of the committed ones."""
+    def _move(self, to: int, rows: Sequence[int]) -> None:
+        """Moves the buffers' rows `rows`, in this order, to those from `to` on."""
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -38,14 +56,22 @@ class Committed(ABC):
         branches, remap = self._branches.rebased(path, survivors)
         kept = [*path, *survivors]
         if kept != list(range(len(kept))):
-            self._gather(kept)
+            self._move(self.held, [self.held + row for row in kept])
         self._tokens += [self._branches.tokens[row] for row in path]
         self._branches, self.version = branches, self.version + bool(path)
         return remap
 
+    def leap(self, tokens: Sequence[int]) -> int:
+        return 0  # all rows are seen
+
     def truncate(self, length: int) -> int:
         if length < self.length:
             self.version += 1
+            self.cuts.append(length)
         del self._tokens[length:]
         self._branches = Branches()
         return self.length
+
+    def reset(self, start: int) -> None:
+        """Forgets everything; its first row will stand at `start`."""
+        self.start, self._tokens, self._branches = start, [], Branches()

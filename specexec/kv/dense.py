@@ -1,14 +1,13 @@
 """K and V as they came, in one growing buffer a layer: the committed rows, then the tree's."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
-from specexec.errors import WrongUsage
 from specexec.kv.attention import Partial, attend, attend_part, merge
-from specexec.kv.cache import Branches, KVCache, Rows
+from specexec.kv.cache import KVCache, Rows
 from specexec.kv.committed import Committed
+from specexec.kv.view import Base, View
 
 FIRST_ROWS = 256
 
@@ -25,10 +24,17 @@ class DenseCache(Committed):
         self._kv: list[torch.Tensor | None] = [None] * layers  # [2, kv_heads, capacity, dim]
 
     @property
+    def kv_heads(self) -> int:
+        """Known once it holds rows."""
+        return next(kv.shape[1] for kv in self._kv if kv is not None)
+
+    @property
     def nbytes(self) -> int:
         return sum(kv.nbytes for kv in self._kv if kv is not None)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
+        if rows.root is not None:
+            self.asked(layer, q[:, rows.root])
         keys, values = self._write(layer, k, v, rows)
         return attend(q, keys, values, self._bias(rows), rows.softcap)
 
@@ -45,12 +51,27 @@ class DenseCache(Committed):
         return attend_part(q, kv[0, :, :length], kv[1, :, :length], bias, rows.softcap)
 
     def view(self, kind: str) -> KVCache:
-        if kind != "full":
-            raise WrongUsage(f'a dense KV cache has no view "{kind}".', hint="--draft-kv full")
-        return DenseView(self)
+        if kind == "full":
+            return DenseView(self)
+        from specexec.kv.retrieval import DenseGathering, gather
+
+        return DenseGathering(self, gather(kind))
+
+    def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
+        kv = self._kv[layer]
+        assert kv is not None
+        keys = kv[0, :, first * chunk : last * chunk]
+        return keys.reshape(len(keys), last - first, chunk, -1).float().mean(2)
+
+    def picked(self, layer: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(k, v)[kv_heads, m, dim] of rows int64[kv_heads, m]."""
+        kv = self._kv[layer]
+        assert kv is not None
+        heads = torch.arange(len(rows), device=kv.device)[:, None]
+        return kv[0][heads, rows.to(kv.device)], kv[1][heads, rows.to(kv.device)]
 
     def _write(self, layer: int, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-        end = self.length + rows.visible.shape[1]
+        end = self.held + rows.visible.shape[1]
         kv = self._room(layer, k, end)
         kv[0, :, end - k.shape[1] : end] = k
         kv[1, :, end - v.shape[1] : end] = v
@@ -70,53 +91,19 @@ class DenseCache(Committed):
     def _bias(self, rows: Rows) -> torch.Tensor:
         if not rows.windowed:
             return rows.bias
-        return torch.cat((rows.prefix_bias(self.start, self.length), rows.bias), 1)
+        return torch.cat((rows.prefix_bias(self.start, self.held), rows.bias), 1)
 
-    def _gather(self, kept: Sequence[int]) -> None:
+    def _move(self, to: int, rows: Sequence[int]) -> None:
         for kv in self._kv:
             if kv is not None:
-                rows = torch.tensor(kept, device=kv.device) + self.length
-                kv[:, :, self.length : self.length + len(kept)] = kv[:, :, rows]
+                kv[:, :, to : to + len(rows)] = kv[:, :, torch.tensor(rows, device=kv.device)]
 
 
-class Base(Protocol):
-    """A cache that a view reads."""
-
-    @property
-    def layers(self) -> int: ...
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-
-    @property
-    def length(self) -> int: ...
-
-    def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial: ...
-
-
-class DenseView:
-    """Implements KVCache over another's committed rows, read in place."""
+class DenseView(View[Base, DenseCache]):
+    """Another's committed rows, all of them, read in place."""
 
     def __init__(self, base: Base) -> None:
-        self.base = base
-        self._version, self._seen = base.version, base.length
-        self._tail = DenseCache(base.layers, start=base.length)
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        tail = self._fresh()
-        return [*self.base.tokens[: self._seen], *tail.tokens]
-
-    @property
-    def branches(self) -> Branches:
-        return self._fresh().branches
-
-    @property
-    def length(self) -> int:
-        return self._fresh().length + self._seen
+        super().__init__(base, DenseCache(base.layers))
 
     @property
     def nbytes(self) -> int:
@@ -127,25 +114,3 @@ class DenseView:
         if not self._seen:
             return tail.attend(layer, q, k, v, rows)
         return merge(self.base.attend_committed(layer, q, rows, self._seen), tail.attend_part(layer, q, k, v, rows))
-
-    def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
-        self._fresh().admit(tokens, parents)
-
-    def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
-        return self._fresh().rebase(path, survivors)
-
-    def truncate(self, length: int) -> int:
-        kept = self._fresh().truncate(max(0, length - self._seen))
-        self._seen = min(self._seen, length)
-        self._tail.start = self._seen
-        return kept + self._seen
-
-    def view(self, kind: str) -> KVCache:
-        raise WrongUsage(f'a view of a KV cache has no view "{kind}" of its own.', hint="--draft-kv full")
-
-    def _fresh(self) -> DenseCache:
-        """The tail, a new one where the base has moved."""
-        if self._version != self.base.version:
-            self._version, self._seen = self.base.version, self.base.length
-            self._tail = DenseCache(self.base.layers, start=self._seen)
-        return self._tail

@@ -203,6 +203,9 @@ class TableExpander:
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
         return [made for node in nodes for made in self._below(tree, node)]
 
+    def knows(self, tree: Growing, node: int) -> bool:
+        return False
+
     def learn(self, lessons: list[Lesson]) -> None:
         """Keeps its belief."""
 

@@ -151,6 +151,6 @@ def test_a_query_that_sees_no_committed_row_weighs_nothing(length: int, first: i
 
 
 def test_an_unknown_view_is_refused_with_a_hint() -> None:
-    with pytest.raises(WrongUsage, match="window") as caught:
-        BlockCache(1, KV_HEADS, DIM).view("window")
+    with pytest.raises(WrongUsage, match="mirror") as caught:
+        BlockCache(1, KV_HEADS, DIM).view("mirror")
     assert caught.value.hint

@@ -293,8 +293,8 @@ def test_k_and_v_are_never_repeated_for_grouped_queries(monkeypatch: pytest.Monk
 
 
 def test_an_unknown_view_is_refused_with_a_hint() -> None:
-    with pytest.raises(WrongUsage, match="window") as caught:
-        DenseCache(1).view("window")
+    with pytest.raises(WrongUsage, match="mirror") as caught:
+        DenseCache(1).view("mirror")
     assert caught.value.hint
 
 

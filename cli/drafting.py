@@ -1,0 +1,55 @@
+"""What a draft keeps of its context, and a model that drafts for itself."""
+
+from collections.abc import Sequence
+
+from cli.models import ModelOptions
+from offload.stream import Streaming
+from specexec.budget import Auto
+from specexec.drafters.cascade import Cascade
+from specexec.drafters.grow import Grow
+from specexec.drafters.growing import Expander
+from specexec.drafters.lookup import Chains, Recycled
+from specexec.drafters.model import ModelExpander
+from specexec.drafters.same import Same
+from specexec.engines.tree_engine import TreeEngine
+from specexec.errors import WrongUsage
+from specexec.kv.retrieval import Gathering
+
+SELF = "self"
+BELOW = 64  # nodes at the most that a draft's own draft proposes
+KINDS = ("auto", "full", "window", "retrieval")
+
+
+def check(names: Sequence[str], kind: str) -> None:
+    """Raises WrongUsage where --draft-kv `kind` means nothing to these drafts."""
+    if SELF in names and kind == "full":
+        raise WrongUsage("--draft self with the whole KV cache is the model itself, no draft.",
+                         hint="--draft-kv retrieval, or window")
+    if SELF not in names and kind == "retrieval":
+        raise WrongUsage("--draft-kv retrieval is a view of the model's own KV cache.",
+                         hint="--draft self --draft-kv retrieval")
+
+
+def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEngine:
+    """The draft as it is to see a context: a window of it where that was asked for, or where it has learnt no more."""
+    windowed = kind == "window" or (kind != "full" and context > trained)
+    return draft.forgetting(context) if windowed else draft
+
+
+def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -> Same:
+    """The model itself over a view of its KV cache; below it, in its own passes, twins of the other drafts."""
+    if isinstance(target.source, Streaming) and any(map(target.source.disk_bytes, range(len(target.source.pieces)))):
+        raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
+                         hint="--draft lookup, or a smaller model as the draft")
+    view = target.cache.view("retrieval" if options.draft_kv == "auto" else options.draft_kv)
+    assert isinstance(view, Gathering)
+    below = [_twin(one, target.limits.context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)]
+    return Same(target, view, Cascade(Grow(below, target.limits.context), Auto(BELOW)) if below else None)
+
+
+def _twin(expander: ModelExpander | Chains | Recycled, context: int) -> Expander:
+    """One that has learnt nothing, over a cache of its own."""
+    if isinstance(expander, ModelExpander):
+        assert isinstance(expander.engine, TreeEngine)
+        return ModelExpander(expander.engine.forgetting(context), expander.vocabulary)
+    return type(expander)()

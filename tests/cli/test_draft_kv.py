@@ -1,0 +1,127 @@
+"""--draft self and --draft-kv: the same text, and two lines for what cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.build import open_session
+from cli.interrupt import Interrupt
+from cli.ledger import sizes, view_bytes
+from cli.models import ModelOptions
+from offload.store import Store
+from specexec.drafters.grow import Grow
+from specexec.drafters.model import ModelExpander, unread
+from specexec.drafters.same import Same
+from specexec.engines.tree_engine import TreeEngine
+from specexec.kv.retrieval import Gathering
+from specexec.kv.window import Sliding
+from specexec.tree import DraftTree
+from tests.cli.conftest import Specexec, least
+from tests.kernels import need
+
+BUDGET = ("--budget", "8")  # an automatic one may find that a model this small is not worth drafting for
+ASKED = ("--seed", "3", "--temperature", "1", "-n", "40", "--json", "-q", "Once upon a time")
+WAYS = (("self",), ("self", "lookup"), ("self", "bundled", "lookup"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    need()
+
+
+def drafter(**options: object) -> Grow:
+    found = open_session(ModelOptions(quant="int8", **options), Interrupt()).drafter  # type: ignore[arg-type]
+    assert isinstance(found, Grow)
+    return found
+
+
+@pytest.mark.parametrize("quant", [(), ("--quant", "int8")])
+def test_a_model_that_drafts_for_itself_writes_its_own_text(specexec: Specexec, quant: tuple[str, ...]) -> None:
+    texts = set()
+    for drafts in (("none",), *WAYS):
+        for kind in ("auto", "window") if "self" in drafts else ("auto",):
+            named = [part for name in drafts for part in ("--draft", name)]
+            code, out, err = specexec("run", *named, *(BUDGET if "self" in drafts else ()), "--draft-kv", kind, *quant, *ASKED)
+            assert (code, err) == (0, "")
+            found = json.loads(out)
+            texts.add(found["text"])
+            assert "self" not in drafts or found["tokens_per_pass"] > 1.5
+    assert len(texts) == 1
+
+
+def test_each_kind_is_what_it_says() -> None:
+    own = drafter(drafts=("self", "bundled", "lookup")).expanders[0]
+    assert isinstance(own, Same)
+    assert isinstance(own.view, Gathering)
+    assert own.view.choice.of.scored
+    assert own.cascade is not None
+    below = own.cascade.drafter
+    assert isinstance(below, Grow)
+    tiny = below.expanders[0]
+    assert isinstance(tiny, ModelExpander)
+    assert isinstance(tiny.engine, TreeEngine)
+    assert isinstance(tiny.engine.cache, Sliding)
+    windowed = drafter(drafts=("self",), draft_kv="window").expanders[0]
+    assert isinstance(windowed, Same)
+    assert isinstance(windowed.view, Gathering)
+    assert not windowed.view.choice.of.scored
+    assert windowed.cascade is None
+
+
+@pytest.mark.parametrize(("kind", "window"), [("auto", False), ("full", False), ("window", True)])
+def test_a_small_draft_sees_all_it_has_learnt_to_see(kind: str, window: bool) -> None:
+    one = drafter(drafts=("bundled",), draft_kv=kind).expanders[0]
+    assert isinstance(one, ModelExpander)
+    assert isinstance(one.engine, TreeEngine)
+    assert isinstance(one.engine.cache, Sliding) == window
+
+
+@pytest.mark.parametrize(("given", "said", "hint"), [
+    (("--draft", "self", "--draft-kv", "full"), "is the model itself", "--draft-kv retrieval"),
+    (("--draft", "bundled", "--draft-kv", "retrieval"), "the model's own KV cache", "--draft self --draft-kv retrieval"),
+    (("--draft", "self", "--draft", "none"), "contradicts", "one of the two"),
+    (("--draft-kv", "int5"), "int5", ""),
+])
+def test_what_cannot_be_is_refused(specexec: Specexec, given: tuple[str, ...], said: str, hint: str) -> None:
+    code, out, err = specexec("run", *given, "Once")
+    first, second = err.strip().split("\n")
+    assert (code, out) == (2, "")
+    assert first.startswith("Error: ")
+    assert said in first
+    assert second.startswith("Try: ")
+    assert hint in second
+
+
+def test_a_model_that_streams_does_not_draft_for_itself(specexec: Specexec, bundled_store: Path) -> None:
+    own = 2**23  # what it would take besides
+    given = ("--draft", "self", "--ram", str(least(bundled_store) + own), "Once")
+    code, _, err = specexec("run", "-m", str(bundled_store), *given)
+    assert code == 2
+    assert "streams" in err
+    assert "--draft lookup" in err
+
+
+def test_one_that_does_not_does(specexec: Specexec, bundled_store: Path) -> None:
+    ways = (("none",), ("self", *BUDGET))
+    answers = [specexec("run", "-m", str(bundled_store), "--draft", *way, *ASKED) for way in ways]
+    assert [code for code, _, _ in answers] == [0, 0]
+    assert json.loads(answers[0][1])["text"] == json.loads(answers[1][1])["text"]
+    assert json.loads(answers[1][1])["tokens_per_pass"] > 1.5
+
+
+def test_the_ledger_counts_it(bundled_store: Path) -> None:
+    """What a view and its engine come to hold is no more than what was planned."""
+    session = open_session(ModelOptions(str(bundled_store), ("self",)), Interrupt())
+    assert isinstance(session.drafter, Grow)
+    own = session.drafter.expanders[0]
+    assert isinstance(own, Same)
+    assert isinstance(own.view, Gathering)
+    context = list(range(3, 1003))
+    session.target.sync(context)
+    session.target.forward(DraftTree((5,)), unread)
+    session.target.settle()
+    own.engine.sync(context)
+    own.engine.forward(DraftTree((5,)), unread)
+    store = Store(bundled_store)
+    assert 0 < own.view.nbytes < view_bytes(sizes(store), session.context, ModelOptions().tree)
