@@ -63,7 +63,7 @@ class Status:
             self._shown = False
 
     def _line(self, now: float) -> str:
-        share = self._done / self._layers
+        share = min(1.0, self._done / self._layers)  # a model that drafts for itself beats while it drafts too
         read, whole = self._read(share), self._missing or 0
         if not self._made.report.passes and whole > 1:
             left = (now - self._start) * (whole - read) / read if read else 0
