@@ -1,6 +1,6 @@
 """Puts the parts together: model, engine, drafter, tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.pulse import Pulse
 from cli.session import Session
 from cli.values import Nodes
 from offload.footprint import footprint
@@ -40,14 +41,16 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     model = opened(find(options.model, "target"))
     names = resolve(options)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
         context = positions(admit(model.config), options.context, STORE_CONTEXT)
         drafts += view_bytes(sizes(model), context, options.tree)
-    engine, codec = _engine(model, options, interrupt, drafts)
+    engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
     streamer = engine.source if isinstance(engine.source, Streaming) else None
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), streamer,
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
+                   int(model.config["num_hidden_layers"]), streamer,
                    model.config.get("max_position_embeddings", engine.limits.context), footprint(model.config, "bf16").kv_token)
 
 
@@ -61,9 +64,9 @@ def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) 
     return _drafter(names, options, session.target, session.codec, session.interrupt)
 
 
-def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:
+def _engine(model: Model, options: ModelOptions, stop: Callable[[], bool], drafts: int = 0) -> tuple[TreeEngine, Codec]:
     codec = Codec(model.path, options.raw)
-    making = Making(model, options, max(codec.vocabulary.values()) + 1, interrupt.requested, drafts)
+    making = Making(model, options, max(codec.vocabulary.values()) + 1, stop, drafts)
     return making.engine(), codec
 
 
@@ -101,7 +104,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     context = min(target.limits.context, trained)
     alone = replace(options, model=name, quant=draft_quant(options), activations=DRAFT_BITS, context=context, ram=everything,
                     vram=everything if on_gpu else None)
-    draft, _ = _engine(model, alone, interrupt)
+    draft, _ = _engine(model, alone, interrupt.requested)
     return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
 
 
