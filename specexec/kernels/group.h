@@ -38,8 +38,9 @@ static uint16_t half_below(float x) {
   int e = 0;
   std::frexp(size, &e);
   const float unit = std::ldexp(1.f, std::max(e - 11, -24)), steps = x < 0 ? std::ceil(size / unit) : std::floor(size / unit);
-  uint16_t h = uint16_t(steps);  // of a subnormal number; of others, bits above the tenth count up the exponent
-  if (e - 11 > -24) h = uint16_t(((e + 13) << 10) + (int(steps) - 1024));
+  if (size == 0) return 0;
+  uint16_t h = uint16_t(steps);  // of a subnormal number; of others the eleventh bit counts up the exponent
+  if (e - 11 > -24) h = uint16_t(((e + 13) << 10) + int(steps));
   return x < 0 ? uint16_t(h | 0x8000) : h;
 }
 static uint16_t half_above(float x) { return half_below(-x) ^ 0x8000; }
