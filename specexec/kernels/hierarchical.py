@@ -1,4 +1,4 @@
-"""Keys and values in nibbles, groups of 128 positions (group.h), and what they are in plain torch.   QuantSpec, Tiwari et al. 2025
+"""Keys and values in nibbles, groups of 128 positions (group.h), and the same in torch.   QuantSpec, Tiwari et al. 2025
 
 An upper nibble, rounded, and a lower one, the error of the first in sixteenths of its step. Keys have a scale and a zero per
 channel of a group, values per token, in fp16.
@@ -17,8 +17,8 @@ LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
 
 @dataclass(frozen=True)
 class Groups:
-    """One layer's. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte as group.h has them; lower: None for four
-    bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256].
+    """One layer's. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte as group.h has them; lower: None for
+    four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256].
     """
 
     upper: torch.Tensor
@@ -80,7 +80,8 @@ def numbers(x: torch.Tensor, dim: int, bits: int) -> torch.Tensor:
 def rounded(k: torch.Tensor, v: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """fp32 k, v[kv_heads, rows, head_dim] as whole groups are read; the rows after the last whole one as they are."""
     whole = k.shape[1] // GROUP * GROUP
-    keys = numbers(k[:, :whole].unflatten(1, (-1, GROUP)), 2, bits).flatten(1, 2) if whole else k[:, :0]
+    grouped = k[:, :whole].reshape(len(k), whole // GROUP, GROUP, k.shape[2])
+    keys = numbers(grouped, 2, bits).flatten(1, 2) if whole else k[:, :0]
     return torch.cat((keys, k[:, whole:]), 1), torch.cat((numbers(v[:, :whole], 2, bits), v[:, whole:]), 1)
 
 

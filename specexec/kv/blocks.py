@@ -1,7 +1,6 @@
 """K and V in bf16 as the CPU kernels read them: a node's attention is the same, to the last bit, in every tree."""
 
 import ctypes
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from ctypes import pointer
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from specexec.kv.attention import Partial
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.committed import Committed
 from specexec.kv.dense import DenseView
+from specexec.kv.view import Seen, View
 
 FIRST_ROWS = 256
 MEANT_ROWS = 4096  # whose means are found at once
@@ -137,11 +137,8 @@ class BlockCache(Committed):
                             places.data_ptr(), len(rows))
 
 
-class OverBlocks(ABC):
+class OverBlocks(View[Seen, BlockCache]):
     """A view's part of KernelCache, all of which is its tail's."""
-
-    @abstractmethod
-    def _fresh(self) -> BlockCache: ...
 
     @property
     def held(self) -> int:

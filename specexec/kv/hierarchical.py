@@ -4,8 +4,8 @@ A query at position t sees groups 0 .. t // 128 - 1 quantised and all later rows
 plain decoding and trees of any shape, chunks of any size and conversations cut anywhere read the same numbers. A group that not
 all of a tree shares is quantised on its way, for those who see it, and stored when its rows are committed.
 
-QuantSpec, Tiwari et al. 2025: its two buffers of full precision are here one of 128 to 255 committed rows, so that a few of them
-are taken back for nothing; what it reads of the older half is quantised already (a conversation can then be cut at any border).
+QuantSpec, Tiwari et al. 2025: its two buffers of full precision are here one of 128 to 255 committed rows, so that a few of
+them are taken back for nothing; what it reads of the older half is quantised already, or nothing could be cut at a border.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,6 @@ from specexec.kernels.attention import EIGHT, EIGHTS
 from specexec.kernels.hierarchical import GROUP, Groups
 from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.cache import KVCache
-from specexec.kv.view import View
 
 FIRST_GROUPS = 8
 BITS = {"int8": 8, "int4": 4}
@@ -94,11 +93,12 @@ class HierarchicalCache(BlockCache):
         wanted = max(FIRST_GROUPS, 2 * self.groups[0].capacity)
         most = self.positions // GROUP if self.positions is not None else wanted
         with torch.inference_mode(False):
-            self.groups = [one.grown(max(groups, min(wanted, most))) for one in self.groups]
+            for layer, old in enumerate(self.groups):  # one by one: two copies of all would be more than was planned
+                self.groups[layer] = old.grown(max(groups, min(wanted, most)))
         self.describe()
 
 
-class UpperView(OverBlocks, View[HierarchicalCache, BlockCache]):
+class UpperView(OverBlocks["HierarchicalCache"]):
     """The same rows for a draft of the same weights: of groups that have left the buffer the upper nibbles, a quarter of bf16's
     bytes, and the buffer's as they are.
     """

@@ -49,7 +49,7 @@ class Gathering(View[Seen, Own]):
         self.choice.moved(kept)
 
 
-class BlockGathering(OverBlocks, Gathering[BlockCache, BlockCache]):
+class BlockGathering(OverBlocks[BlockCache], Gathering[BlockCache, BlockCache]):
     """For the kernels, which read chosen rows where they lie."""
 
     def __init__(self, base: BlockCache, of: Gather) -> None:

@@ -1,7 +1,7 @@
 """Attention over quantised groups: what the kernels make of rows, bit by bit, and what they then read, against float64.
 
-Products with codes are whole numbers, so what is lost beyond fp32's rounding is that of the queries and of the weights: one part
-in 2 x 127 of the largest of a group where the upper nibbles alone are read, in 2 x 16,383 where both are.
+Products with codes are whole numbers, so what is lost beyond fp32's rounding is that of the queries and of the weights: one
+part in 2 x 127 of the largest of a group where the upper nibbles alone are read, in 2 x 16,383 where both are.
 """
 
 from ctypes import pointer
@@ -45,7 +45,8 @@ def unpacked(codes: torch.Tensor, head_dim: int) -> tuple[torch.Tensor, torch.Te
 
 def wide(seed: int, heads: int, rows: int, dim: int) -> torch.Tensor:
     """Numbers of bf16 with channels of all sizes, some constant, some far from 0."""
-    x = normal(heads, rows, dim, seed=seed) * 10 ** (3 * normal(dim, seed=seed + 1)).clamp(-4, 4) + 50 * normal(dim, seed=seed + 2)
+    sizes, middles = 10 ** (3 * normal(dim, seed=seed + 1)).clamp(-4, 4), 50 * normal(dim, seed=seed + 2)
+    x = normal(heads, rows, dim, seed=seed) * sizes + middles
     x[..., :2] = torch.tensor([0.0, 3.0])
     return x.bfloat16().float()
 
