@@ -91,7 +91,8 @@ def state(cache: HierarchicalCache) -> Iterator[torch.Tensor]:
 
 
 @settings(max_examples=12, deadline=None)
-@given(cuts=st.lists(st.integers(0, 620), min_size=1, max_size=4), end=st.integers(300, 620), step=st.sampled_from([37, 200, 2048]))
+@given(cuts=st.lists(st.integers(0, 620), min_size=1, max_size=4), end=st.integers(300, 620),
+       step=st.sampled_from([37, 200, 2048]))
 def test_truncated_and_replayed_it_is_the_same_to_the_last_bit(cuts: list[int], end: int, step: int) -> None:
     of = session()
     tokens = [(7 * i * i + i // 3) % 2000 for i in range(620)]

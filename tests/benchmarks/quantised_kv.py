@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.quantised_kv [--only perplexity acceptance] [--stories 100] [--tokens 2000]
 
-perplexity: dev stories one after another, in windows of the model's context, as quantised_perplexity.py reads them; the layers
-are int8, activations of 16 bits. acceptance: the bundled model writes on from the long novel at temperature 0 and 1, with its own
+perplexity: dev stories one after another, in windows of the model's context, as quantised_perplexity.py reads them; layers are
+int8, activations of 16 bits. acceptance: the bundled model writes on from the long novel at temperature 0 and 1, with its own
 int8 KV cache; its picks beside those of its upper nibbles, alone and among four. One line of JSON comes last.
 """
 
@@ -25,6 +25,7 @@ from specexec.drafters.same import Same
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.kv.hierarchical import UPPER
 from specexec.sampling import Sampling
+from specexec.tree import ROOT
 from tests import quantised
 from tests.benchmarks.long_context import NOVEL, texts
 from tests.benchmarks.perplexity import MODELS, dev_stories
@@ -74,14 +75,17 @@ def perplexities(chosen: argparse.Namespace) -> list[Perplexity]:
 
 
 class Counted(Same):
-    """Counts, at each node of the target's path, whether its pick was this draft's first, and among the best."""
+    """Counts, at each node of the path that came true, whether the target's pick was this draft's first, and among the best."""
 
     seen: list[tuple[bool, bool]]
 
     def learn(self, lessons: list[Lesson]) -> None:
-        for at in lessons:
-            if at.node in self._row and at.weight == 1:
-                found = self._evaluated.rows[self._row[at.node]].candidates
+        picked: dict[int, int] = {}  # {row on the path: the target's pick}
+        for at in sorted((at for at in lessons if at.node in self._row), key=lambda at: at.node):
+            row = self._evaluated.rows[self._row[at.node]]
+            if row.parent == ROOT or picked.get(row.parent) == at.token:
+                picked[self._row[at.node]] = at.pick
+                found = row.candidates
                 order = (-(found.log_q + found.noise)).argsort()[:SIBLINGS]
                 best = found.ids[order].tolist()
                 self.seen.append((at.pick == best[0], at.pick in best))
