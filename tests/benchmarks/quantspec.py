@@ -87,7 +87,8 @@ def main() -> None:
             gained = expected(chance, nodes)
             ratios = [gained * one["plain"] / (one["draft"] + one["check"]) for one in rounds]
             found.append({"budget": nodes, "chance": chance, "tokens_per_pass": gained,
-                          "ms": {name: 1e3 * seconds for name, seconds in of.items()}, "ratio": statistics.median(ratios), "interval": interval(ratios)})
+                          "ms": {name: 1e3 * seconds for name, seconds in of.items()},
+                          "ratio": statistics.median(ratios), "interval": interval(ratios)})
             print(found[-1], flush=True)
     print(json.dumps({"context": chosen.context, "shape": SHAPE, "elsewhere": elsewhere(arms["plain"]), "cells": found}))
 
