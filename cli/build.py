@@ -14,7 +14,7 @@ from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.pulse import Pulse
 from cli.session import Session
-from cli.values import Nodes
+from cli.values import AUTO, Nodes
 from offload.footprint import footprint
 from offload.store import Store
 from offload.stream import Streamer, Streaming
@@ -29,6 +29,7 @@ from specexec.engines.families import admit
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
+from specexec.kv.hierarchical import BITS, HierarchicalCache
 from specexec.roles import Drafter, Engine
 from specexec.vocabulary import Vocabulary, match
 
@@ -44,14 +45,21 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
         context = positions(admit(model.config), options.context, STORE_CONTEXT)
-        drafts += view_bytes(sizes(model), context, options.tree)
+        drafts += view_bytes(sizes(model), context, options.tree, options.kv)
     engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
-    streamer = engine.source if isinstance(engine.source, Streaming) else None
+    streamer, kv = engine.source if isinstance(engine.source, Streaming) else None, _kv(engine)
     return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
                    int(model.config["num_hidden_layers"]), streamer,
-                   model.config.get("max_position_embeddings", engine.limits.context), footprint(model.config, "bf16").kv_token)
+                   model.config.get("max_position_embeddings", engine.limits.context),
+                   footprint(model.config, "bf16").kv_position(kv), kv if options.kv == AUTO and kv in BITS else None)
+
+
+def _kv(engine: TreeEngine) -> str:
+    """The format of its keys and values."""
+    bits = engine.cache.bits if isinstance(engine.cache, HierarchicalCache) else None
+    return next((name for name, of in BITS.items() if of == bits), "bf16")
 
 
 def fresh(engine: Engine) -> Auto:
@@ -87,7 +95,7 @@ def resolve(options: ModelOptions) -> list[str]:
     names = list(dict.fromkeys(name for given in options.drafts for name in (usual if given == "auto" else [given])))
     if "none" in names and len(names) > 1:
         raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
-    check(names, options.draft_kv)
+    check(names, options.draft_kv, options.kv)
     return names
 
 
@@ -103,7 +111,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     trained = model.config.get("max_position_embeddings", target.limits.context)
     context = min(target.limits.context, trained)
     alone = replace(options, model=name, quant=draft_quant(options), activations=DRAFT_BITS, context=context, ram=everything,
-                    vram=everything if on_gpu else None)
+                    kv="bf16", vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt.requested)
     return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
 

@@ -10,18 +10,22 @@ from specexec.drafters.grow import Grow
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
-from specexec.drafters.same import Same
+from specexec.drafters.same import Same, SelfView
 from specexec.engines.tree_engine import TreeEngine
 from specexec.errors import WrongUsage
+from specexec.kv.cache import KVCache
+from specexec.kv.hierarchical import UPPER, HierarchicalCache, UpperView
 from specexec.kv.retrieval import Gathering
 
 SELF = "self"
 BELOW = 64  # nodes at the most that a draft's own draft proposes
-KINDS = ("auto", "full", "window", "retrieval")
 
 
-def check(names: Sequence[str], kind: str) -> None:
-    """Raises WrongUsage where --draft-kv `kind` means nothing to these drafts."""
+def check(names: Sequence[str], kind: str, kv: str) -> None:
+    """Raises WrongUsage where --draft-kv `kind` means nothing to these drafts, or nothing beside --kv `kv`."""
+    if kind == UPPER and (SELF not in names or kv != "int8"):
+        raise WrongUsage("--draft-kv int4 reads the upper half of the model's own int8 KV cache.",
+                         hint="--draft self --kv int8 --draft-kv int4")
     if SELF in names and kind == "full":
         raise WrongUsage("--draft self with the whole KV cache is the model itself, no draft.",
                          hint="--draft-kv retrieval, or window")
@@ -41,10 +45,18 @@ def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -
     if isinstance(target.source, Streaming) and any(map(target.source.disk_bytes, range(len(target.source.pieces)))):
         raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
                          hint="--draft lookup, or a smaller model as the draft")
-    view = target.cache.view("retrieval" if options.draft_kv == "auto" else options.draft_kv)
-    assert isinstance(view, Gathering)
+    view = _view(target.cache, options.draft_kv)
     below = [_twin(one, target.limits.context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)]
     return Same(target, view, Cascade(Grow(below, target.limits.context), Auto(BELOW)) if below else None)
+
+
+def _view(cache: KVCache, kind: str) -> SelfView:
+    """auto: all of a quantised cache in a half of its bits, or some rows of any other."""
+    if kind == "auto":
+        kind = UPPER if isinstance(cache, HierarchicalCache) else "retrieval"
+    view = cache.view(kind)
+    assert isinstance(view, Gathering | UpperView)
+    return view
 
 
 def _twin(expander: ModelExpander | Chains | Recycled, context: int) -> Expander:

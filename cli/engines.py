@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
-from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, sizes
+from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, sizes
 from cli.models import Model, ModelOptions
+from cli.values import AUTO
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.form import Plain, Quantised
 from offload.machine import free_memory
-from offload.plan import Placement, plan
+from offload.plan import Placement
 from offload.store import Store
-from offload.stream import Streamer
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
 from specexec.engines.families import admit
@@ -28,6 +28,7 @@ from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import REFERENCE, instruction_set
 from specexec.kv.dense import FIRST_ROWS, DenseCache
+from specexec.kv.hierarchical import BITS
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")
@@ -76,7 +77,8 @@ class Making:
         layers, tied = config.num_hidden_layers, config.tie_word_embeddings
         if quant and device == CPU and instruction_set() != REFERENCE:
             weights = ResidentWeights(folder, layers, tied, Quantised(quant, "tile16", tied, CPU, torch.float32))
-            return self._kernels(config, weights, context)
+            return self._kernels(config, weights, context, self.options.kv)
+        self._check_kv("quantised weights, on the CPU's kernels", "--kv bf16, or --quant int8")
         dtype = choose_dtype(self.options.dtype, *stored(folder))
         form: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
         return self._torch(config, ResidentWeights(folder, layers, tied, form), context, device, dtype, quant)
@@ -84,14 +86,17 @@ class Making:
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
         context, device = positions(config, self.options.context, STORE_CONTEXT), store_device(store, self.options)
+        if device != CPU or store.layout != "tile16":
+            self._check_kv("layout tile16, on the CPU", f"--kv bf16, or specexec convert {store.path} --layout tile16")
         if device != CPU:
             return self._on_cuda(store, config, context, device, quant)
         if store.layout == "tile16" and instruction_set() == REFERENCE:
             raise WrongUsage(f"{store.path} is laid out for compiled kernels, and there are none.",
                              hint=f"specexec convert {store.path} --layout rowmajor")
-        weights = self.streamer(store, context)
+        placed = self.placement(store, context)  # what it keeps in memory is read; the rest will stream
+        weights = open_streamer(store, placed)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, self.options.tree)
+            return self._kernels(config, weights, context, placed.kv, self.options.tree)
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -113,16 +118,20 @@ class Making:
         taken = on_device(store.config, of, wanted, dtype.itemsize, cast)
         return plan_device(of, taken, self.options.ram or free_memory(), vram, wanted)
 
-    def streamer(self, store: Store, context: int) -> Streamer:
-        """What the plan keeps in memory is read; the rest will stream."""
-        return open_streamer(store, self.placement(store, context))
-
     def placement(self, store: Store, context: int) -> Placement:
-        return plan(sizes(store), self.options.ram or free_memory(), demand(context, self.options.tree, self.drafts))
+        kv = self.options.kv if store.layout == "tile16" or self.options.kv != AUTO else "bf16"
+        return planned(sizes(store), self.options.ram or free_memory(), demand(context, self.options.tree, self.drafts), kv)
 
-    def _kernels(self, config: PretrainedConfig, weights: WeightSource, context: int, tree: int = LARGEST_TREE) -> KernelEngine:
+    def _check_kv(self, needed: str, hint: str) -> None:
+        """Raises WrongUsage for a format of keys and values that only our kernels read."""
+        if self.options.kv in BITS:
+            raise WrongUsage(f"--kv {self.options.kv} needs {needed}.", hint=hint)
+
+    def _kernels(
+        self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE
+    ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
-        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree)
+        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv)
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cli import home
-from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, view_bytes
+from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, view_bytes
 from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
+from cli.values import AUTO
 from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
 from offload.measured import Measured
 from offload.outlook import Draft, Help, Outlook, ranked
-from offload.plan import plan
 from specexec.engines import rate
 from specexec.kernels.library import why_not
 
@@ -24,7 +24,7 @@ SMALLEST = 0.01  # seconds of a pass that is spent on weights
 class Asked:
     """context: positions; ram, vram: bytes that may be used; None for what there is. activations: bits.
 
-    own: whether the target drafts for itself.
+    own: whether the target drafts for itself. kv: format of its keys and values, or auto.
     """
 
     target: Subject
@@ -34,6 +34,7 @@ class Asked:
     vram: int | None
     activations: int
     own: bool = False
+    kv: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     """Raises TooLittleMemory before anything is measured, WrongUsage for what cannot be asked."""
     check_vram(asked.vram)
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
-    own = view_bytes(asked.target.of, context, TREE) if asked.own else 0
+    own = view_bytes(asked.target.of, context, TREE, asked.kv) if asked.own else 0
     wanted, ram = demand(context, TREE, own + sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
-    plan(asked.target.of, ram, wanted)
+    wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, asked.kv).kv)
     machine = replace(measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations)), ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))

@@ -1,16 +1,20 @@
 """What a model is to hold in memory: the same numbers for who runs it and for who only asks."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from transformers import PretrainedConfig
 
 from cli.models import Model, ModelOptions, parameters
+from cli.values import AUTO
+from offload.errors import TooLittleMemory
 from offload.footprint import Footprint, footprint
-from offload.plan import Demand
+from offload.plan import Demand, Placement, plan
 from offload.store import Store
 from offload.streamed import resident_bytes
 from specexec.engines.device import SMALL, choose_device
 from specexec.errors import WrongUsage
+from specexec.kv.hierarchical import BITS
 from specexec.kv.retrieval import KINDS
 
 MEANS_ROOM = 1.25  # by which the room for means of keys may be larger than they are
@@ -40,15 +44,31 @@ def demand(context: int, tree: int, drafts: int) -> Demand:
     return Demand(context, 2 * tree, drafts)
 
 
+def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
+    """kv: as --kv names it; auto is bf16, or what alone fits. Raises TooLittleMemory, as bf16 does where nothing fits."""
+    if kv != AUTO:
+        return plan(of, ram, replace(wanted, kv=kv))
+    try:
+        return plan(of, ram, wanted)
+    except TooLittleMemory:
+        for smaller in BITS:
+            with suppress(TooLittleMemory):
+                return plan(of, ram, replace(wanted, kv=smaller))
+        raise
+
+
 def sizes(store: Store) -> Footprint:
     """As its files are."""
     layers = [store.entry(name).nbytes for name in store.layers]
     return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
 
 
-def view_bytes(of: Footprint, context: int, tree: int) -> int:
-    """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers."""
-    means = of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
+def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO) -> int:
+    """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers.
+
+    kv: a quantised cache's keys have no means.
+    """
+    means = 0 if kv in BITS else of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
     return int(means) + (of.kv_token + of.work_token) * 2 * tree
 
 

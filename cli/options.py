@@ -9,7 +9,7 @@ import click
 from cli import complete
 from cli.option import Decorator, act
 from cli.option import option as _option
-from cli.values import AUTO, Nodes, Number, Size
+from cli.values import AUTO, Kv, Nodes, Number, Size
 
 
 def _all(*options: Decorator) -> Decorator:
@@ -32,6 +32,8 @@ vram_option = _option("--vram", type=Size(none=("0", "off")), metavar="SIZE",
                       help="The same of a CUDA device's memory, for converted models; 0 keeps off it.")
 activations_option = _option("--activations", type=click.Choice(["8", "16"]), default="16", show_default=True,
                              help="Bits of the activations that quantised weights are multiplied with, on the CPU.")
+kv_option = _option("--kv", type=Kv(), default=AUTO, show_default=True,
+                    help="Format of the context's keys and values; auto is bf16 unless only a smaller one fits.")
 to_option = _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is.")
 
 model_options = _all(
@@ -40,8 +42,9 @@ model_options = _all(
     draft_option,
     _option("--budget", type=Nodes(), default=AUTO, show_default=True,
             help="Nodes of the draft tree that one pass of the model checks; auto finds what is fastest."),
-    _option("--draft-kv", type=click.Choice(["auto", "full", "window", "retrieval"]), default=AUTO, show_default=True,
+    _option("--draft-kv", type=click.Choice(["auto", "full", "window", "retrieval", "int4"]), default=AUTO, show_default=True,
             help="What a draft keeps of a long context; never changes the text."),
+    kv_option,
     context_option,
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
@@ -123,6 +126,7 @@ shape_options = _all(
 
 plan_options = _all(
     draft_option,
+    kv_option,
     context_option,
     ram_option,
     vram_option,
