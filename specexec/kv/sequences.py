@@ -54,7 +54,7 @@ class Sequences:
         return self.memory.nbytes
 
     def begin(self, parents: Sequence[int]) -> list[list[int]]:
-        """The sequences of each row that is to be evaluated, made to carry what lies above. parents: of all rows of the tree."""
+        """The sequences of each row to be evaluated, made to carry what lies above. parents: of all rows of the tree."""
         first, paths = len(self._branches), self._paths(self._tips, self._branches.parents)
         self._coming = dict(self._tips)
         tip_of = {row: sequence for sequence, row in self._tips.items()}
