@@ -1,4 +1,4 @@
-"""A model's tokenizer, exactly as published: tokenizer.json, and the chat template beside it; or what a GGUF file holds of both."""
+"""A model's tokenizer, as published: tokenizer.json, and the chat template beside it; or what a GGUF file holds of both."""
 
 import json
 from collections.abc import Mapping, Sequence

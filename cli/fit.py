@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cli.codec import Codec
-from cli.home import folders
+from cli.home import folders, ggufs
 from cli.models import find, opened, parameters
 from cli.name import BUNDLED
 from offload.errors import OffloadError
@@ -21,7 +21,7 @@ def drafts(target: Path) -> list[str]:
 
 def _sizes(vocabulary: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     """(name, parameters) of every model with these tokens that can be opened."""
-    for name, path in ((BUNDLED, find(BUNDLED, "draft")), *((path.name, path) for path in folders())):
+    for name, path in ((BUNDLED, find(BUNDLED, "draft")), *((path.name, path) for path in (*folders(), *ggufs()))):
         try:
             match(vocabulary, Codec(path).vocabulary)
             yield name, parameters(opened(path))

@@ -45,7 +45,7 @@ class Gguf:
         try:
             return reader()
         except OSError as error:
-            raise OffloadError(f"{self.path} cannot be read: {error.strerror}.", hint="check the disk and its rights") from error
+            raise OffloadError(f"{self.path} cannot be read: {error.strerror}.", hint="check the disk") from error
         except Exception as error:  # what a broken header makes of the reader is any of them
             what = str(error).split("\n")[0]
             raise DamagedFiles(f"{self.path} is no GGUF file that can be read: {what}", hint=AGAIN) from error
@@ -63,7 +63,8 @@ class Gguf:
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        return self._read(lambda: read_gguf_metadata(str(self.path), NAMES))[0]
+        found: dict[str, Any] = self._read(lambda: read_gguf_metadata(str(self.path), NAMES))[0]
+        return found
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -118,4 +119,5 @@ def values(raw: bytearray, number: int) -> torch.Tensor:
     """Of the bytes of a tensor, or of whole rows of it: as they are, or fp32 where they are blocks."""
     if number in PLAIN:
         return torch.frombuffer(raw, dtype=PLAIN[number])
-    return dequantize(torch.frombuffer(raw, dtype=torch.uint8), number).flatten()
+    found: torch.Tensor = dequantize(torch.frombuffer(raw, dtype=torch.uint8), number)
+    return found

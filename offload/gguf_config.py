@@ -47,7 +47,8 @@ def _sizes(metadata: Mapping[str, Any], tensors: Mapping[str, Shaped], family: s
         "num_hidden_layers": int(key("block_count")), "num_attention_heads": heads,
         "num_key_value_heads": int(key("attention.head_count_kv", heads)),
         "head_dim": int(key("attention.key_length", key("rope.dimension_count", width // heads))),
-        "max_position_embeddings": int(key("context_length")), "rms_norm_eps": _rounded(key("attention.layer_norm_rms_epsilon")),
+        "max_position_embeddings": int(key("context_length")),
+        "rms_norm_eps": _rounded(key("attention.layer_norm_rms_epsilon")),
         "tie_word_embeddings": "output.weight" not in tensors, "hidden_act": "silu",
     }
 
@@ -73,7 +74,8 @@ def _llama3(factors: Sequence[float], theta: float, dim: int) -> dict[str, Any]:
     found = LLAMA3 | {"factor": _rounded(max(factors))}
     wanted = [_llama3_factor(theta ** (-2 * i / dim), found) for i in range(dim // 2)]
     if len(factors) != len(wanted) or any(abs(a / b - 1) > ALIKE for a, b in zip(factors, wanted, strict=True)):
-        raise Refused("the file's factors of frequencies are not those of llama3.", hint="the model as published, in safetensors")
+        raise Refused("the file's factors of frequencies are not those of llama3.",
+                      hint="the model as published, in safetensors")
     return found
 
 

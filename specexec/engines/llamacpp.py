@@ -54,6 +54,10 @@ def failed(what: str, hint: str) -> Failed:
     return Failed(f"{what}{said}.", hint=hint)
 
 
+def has_gpu() -> bool:
+    return bool(library().llama_supports_gpu_offload())
+
+
 def repacks() -> bool:
     """Whether weights may be laid out anew for this processor: up to twice as fast, but it ends the process on AMX."""
     return b"AMX" not in library().llama_print_system_info()

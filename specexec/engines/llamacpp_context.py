@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from specexec.engines.llamacpp import Model, failed, library
@@ -113,12 +112,8 @@ class _Batch:
         wanted = np.zeros(n, np.int8)
         wanted[n - read :] = 1
         self.arrays = np.array(tokens, np.int32), np.array(positions, np.int32), counts, starts, wanted, ids
-        token, position, count, start, want = map(_address, self.arrays[:5])
+        token, position, count, start, want = (array.ctypes.data for array in self.arrays[:5])
         kinds = dict(llama.llama_batch._fields_)
         self.struct = llama.llama_batch(
             n, ctypes.cast(token, kinds["token"]), None, ctypes.cast(position, kinds["pos"]),
             ctypes.cast(count, kinds["n_seq_id"]), ctypes.cast(start, kinds["seq_id"]), ctypes.cast(want, kinds["logits"]))
-
-
-def _address(array: npt.NDArray[Any]) -> int:
-    return int(array.ctypes.data)
