@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import weakref
 from collections import deque
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,7 @@ from typing import Any
 from specexec.errors import Failed, Unsupported
 
 INSTALL = "pip install 'specexec[gguf]'"
-ERROR = 3  # of llama.cpp's levels of logging
-CONTINUED = 5
+ERROR, DEBUG = 3, 4  # of llama.cpp's levels of logging
 
 _said: deque[str] = deque(maxlen=8)  # its last errors
 
@@ -35,7 +35,7 @@ def listen(verbose: bool) -> None:
     import llama_cpp
 
     def hear(level: int, text: bytes, _: Any) -> None:
-        if verbose:
+        if verbose and level != DEBUG:
             sys.stderr.write(text.decode(errors="replace"))
         if level == ERROR:
             _said.append(text.decode(errors="replace").strip())
@@ -73,11 +73,8 @@ class Model:
         self.pointer = llama.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise failed(f"llama.cpp cannot load {path}", "another copy of the file, or specexec convert " + str(path))
+        weakref.finalize(self, llama.llama_model_free, self.pointer)
         if llama.llama_model_is_recurrent(self.pointer) or llama.llama_model_is_hybrid(self.pointer):
             raise Unsupported(f"{path} is a recurrent model, which cannot go back to an earlier token.",
                               hint="a model with attention in all layers")
         self.vocabulary = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.pointer)))
-
-    def __del__(self) -> None:
-        if getattr(self, "pointer", None):
-            library().llama_model_free(self.pointer)

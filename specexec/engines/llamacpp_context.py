@@ -2,6 +2,7 @@
 
 import ctypes
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -42,13 +43,11 @@ class Context:
         self.pointer = llama.llama_init_from_model(model.pointer, _parameters(llama, room))
         if not self.pointer:
             raise failed(f"llama.cpp has no room for a context of {room.cells:,}", "a smaller --ctx-size")
+        weakref.finalize(self, llama.llama_free, self.pointer)
         self._memory = llama.llama_get_memory(self.pointer)
         self._asking, self._silent = llama.ggml_abort_callback(lambda _: stop()), llama.ggml_abort_callback()
+        self._asks = False
         self._seconds = 0.0  # of the last pass, a token
-
-    def __del__(self) -> None:
-        if getattr(self, "pointer", None):
-            self._llama.llama_free(self.pointer)
 
     def copy(self, source: int, sequence: int, start: int, end: int) -> None:
         self._llama.llama_memory_seq_cp(self._memory, source, sequence, start, end)
@@ -64,8 +63,7 @@ class Context:
         Raises Interrupted, or Failed; the cells of the tokens are then free or to be cut.
         """
         batch = _Batch(self._llama, tokens, positions, sequences, read)
-        slow = self._seconds * len(tokens) > SLOW or self._seconds == 0
-        self._llama.llama_set_abort_callback(self.pointer, self._asking if slow else self._silent, None)
+        self._ask(self._seconds * len(tokens) > SLOW or self._seconds == 0)
         if self.stop():
             raise Interrupted
         began = time.perf_counter()
@@ -77,6 +75,12 @@ class Context:
         found = self._logits(read)
         self._seconds = (time.perf_counter() - began) / len(tokens)
         return found
+
+    def _ask(self, within: bool) -> None:
+        """Whether `stop` is asked within the next pass."""
+        if within != self._asks:
+            self._llama.llama_set_abort_callback(self.pointer, self._asking if within else self._silent, None)
+            self._asks = within
 
     def _logits(self, rows: int) -> torch.Tensor:
         if not rows:
