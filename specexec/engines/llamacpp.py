@@ -67,7 +67,7 @@ class Model:
     """A GGUF file's weights. gpu_layers: how many go to a GPU; -1 for all."""
 
     def __init__(self, path: Path, gpu_layers: int) -> None:
-        llama, self.path = library(), path
+        llama, self.path, self.gpu_layers = library(), path, gpu_layers
         params = llama.llama_model_default_params()
         params.n_gpu_layers, params.use_extra_bufts = gpu_layers, repacks()
         self.pointer = llama.llama_model_load_from_file(str(path).encode(), params)

@@ -17,13 +17,14 @@ from specexec.kv.sequences import MOST
 
 SLOW = 0.05  # seconds of a pass from which on Ctrl-C is heard within it: asking Python costs 1 us an operation of the model
 ABORTED = 2  # llama_decode's word for it
+ALIKE = 63  # rows at once whose attention is summed as that of one: from 64 on it is done in tiles, and rounds otherwise
 
 
 @dataclass(frozen=True)
 class Room:
     """cells: of the KV cache, of cell_bytes each. rows: of a pass, at the most; read: those whose logits are wanted.
 
-    wide: keys and values are fp32, not fp16.
+    wide: keys and values are fp32, not fp16. on_gpu: weights are, so that rows are computed with all at once.
     """
 
     cells: int
@@ -32,6 +33,7 @@ class Room:
     read: int
     threads: int
     wide: bool
+    on_gpu: bool = False
 
 
 class Context:
@@ -54,6 +56,15 @@ class Context:
 
     def cut(self, sequence: int, start: int) -> None:
         self._llama.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def move(self, sequence: int, start: int) -> None:
+        llama = self._llama
+        size = llama.llama_state_seq_get_size(self.pointer, sequence)
+        kept = (ctypes.c_uint8 * size)()
+        llama.llama_state_seq_get_data(self.pointer, kept, size, sequence)
+        llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        if llama.llama_state_seq_set_data(self.pointer, kept, size, sequence) != size:
+            raise failed("llama.cpp has lost rows of its KV cache", "the same command again")
 
     def evaluate(
         self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Sequence[int]], read: int
@@ -94,7 +105,7 @@ def _parameters(llama: Any, room: Room) -> Any:
     found = llama.llama_context_default_params()
     found.n_ctx, found.n_seq_max, found.kv_unified = room.cells, MOST, True
     found.swa_full, found.no_perf = True, True  # rows that slid out of a window are wanted again when a tree is dropped
-    found.n_batch = found.n_ubatch = room.rows
+    found.n_batch, found.n_ubatch = room.rows, room.rows if room.on_gpu else ALIKE
     found.n_outputs_max = room.read
     found.n_threads = found.n_threads_batch = room.threads
     if room.wide:

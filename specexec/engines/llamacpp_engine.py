@@ -10,7 +10,7 @@ from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.sequences import MOST, Sequences, positions
 from specexec.roles import Limits
 
-TREE = MOST  # nodes, so that there are never more leaves than sequences
+TREE = MOST  # nodes: as many as there can be leaves for, and node 0
 ROUNDING = {True: 1e-4, False: 0.1}  # of fp32 weights, of others: as in device.py
 
 
@@ -26,7 +26,7 @@ class LlamacppEngine(TreeEngine):
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         rows = 2 * TREE  # a tree, and above it as many missing tokens
-        room = Room(context + rows, cell_bytes, rows, TREE, threads, wide)
+        room = Room(context + rows, cell_bytes, rows, TREE, threads, wide, model.gpu_layers != 0)
         self.context = Context(model, room, stop)
         self.sequences = Sequences(self.context)
         limits = Limits(context, TREE, min(vocabulary, model.vocabulary))

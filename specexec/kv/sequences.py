@@ -6,7 +6,8 @@ from typing import Protocol
 from specexec.kv.cache import Branches
 from specexec.tree import ROOT, depths
 
-MOST = 256  # sequences of a cell: llama.cpp's own limit, and so the leaves of a tree
+MOST = 256  # sequences of a cell: llama.cpp's own limit
+MOVER = MOST - 1  # carries rows from cell to cell; the others are for leaves
 
 
 class Memory(Protocol):
@@ -18,6 +19,9 @@ class Memory(Protocol):
     def cut(self, sequence: int, start: int) -> None:
         """The cells at `start` and beyond belong to `sequence` no more; those that belong to none are free."""
 
+    def move(self, sequence: int, start: int) -> None:
+        """The cells of `sequence`, none of which is anybody else's or before `start`, move to the lowest that are free."""
+
     @property
     def nbytes(self) -> int: ...
 
@@ -26,14 +30,15 @@ class Sequences:
     """Implements TreeCache.
 
     A sequence carries a prefix of the committed rows, which stays from tree to tree so that only what is new is copied, or all
-    of them and a path of the tree down to its tip.
+    of them and a path of the tree down to its tip. Committed rows lie in cells in order of position: llama.cpp's flash attention
+    sums in order of cells, passing over those that a row does not see, so that a row's sum is the same in every tree.
     """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self._tokens: list[int] = []
         self._branches = Branches()
-        self._held = [0] * MOST  # committed rows that each carries
+        self._held = [0] * MOVER  # committed rows that each carries
         self._tips: dict[int, int] = {}  # {sequence: row of the tree}
         self._coming: dict[int, int] = {}  # the same, with the rows that are being evaluated
 
@@ -72,9 +77,9 @@ class Sequences:
 
     def _fresh(self, above: Sequence[int], paths: Mapping[int, Sequence[int]]) -> int:
         """A sequence of its own for what hangs below the evaluated path `above`: it carries all of that."""
-        free = [sequence for sequence in range(MOST) if sequence not in self._coming]
+        free = [sequence for sequence in range(MOVER) if sequence not in self._coming]
         sequence = max(free, key=self._held.__getitem__)
-        source = max(range(MOST), key=self._held.__getitem__)
+        source = max(range(MOVER), key=self._held.__getitem__)
         if above:
             source = next(one for one, path in paths.items() if above[-1] in path)
         if self._held[sequence] < (end := self.length + len(above)):
@@ -110,7 +115,23 @@ class Sequences:
         self._tokens += [self._branches.tokens[row] for row in path]
         self._branches, self._coming = branches, {}
         self._tips = self._distinct(tips)
+        ordered = _common(path, range(len(path)))
+        if ordered < len(path) and not survivors:
+            self._order(before + ordered)
         return remap
+
+    def _order(self, start: int) -> None:
+        """Moves the committed rows from `start` on to the lowest cells; there is no tree."""
+        whole = self._held.index(self.length)
+        self.memory.copy(whole, MOVER, start, self.length)
+        for sequence, held in enumerate(self._held):
+            if held > start:
+                self.memory.cut(sequence, start)
+                self._held[sequence] = start
+        self.memory.move(MOVER, start)
+        self.memory.copy(MOVER, whole, start, self.length)
+        self.memory.cut(MOVER, 0)
+        self._held[whole] = self.length
 
     def _distinct(self, tips: Mapping[int, int]) -> dict[int, int]:
         """One sequence a tip, and none for tips above another: the others go back to what is committed."""

@@ -34,6 +34,11 @@ class Cells:
         assert [at for at, _ in found] == list(range(position + 1))
         return [held for _, held in found]
 
+    def move(self, sequence: int, start: int) -> None:
+        assert all(of == {sequence} and at >= start for at, _, of in self.cells if sequence in of)
+        moved = sorted((cell for cell in self.cells if sequence in cell[2]), key=lambda cell: cell[0])
+        self.cells = [cell for cell in self.cells if sequence not in cell[2]] + moved
+
     def last(self, sequence: int) -> int:
         return max((at for at, _, of in self.cells if sequence in of), default=-1)
 
@@ -99,8 +104,8 @@ def _hangs(cache: Sequences, row: int, end: int) -> bool:
 def _check(cache: Sequences, memory: Cells) -> None:
     """Nothing is left of what was dropped, and every committed row is in its place."""
     assert len(memory.cells) == cache.length + len(cache.branches)
-    committed = sorted((at, held) for at, held, _ in memory.cells if at < cache.length)
-    assert [held for _, held in committed] == list(cache.tokens)
+    committed = [(at, held) for at, held, _ in memory.cells if at < cache.length]
+    assert [held for _, held in sorted(committed)] == list(cache.tokens)
     assert all(0 <= sequence < MOST for _, _, of in memory.cells for sequence in of)
 
 
