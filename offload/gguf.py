@@ -38,7 +38,7 @@ class Gguf:
         self.header = self._read(lambda: GgufHeader.from_file(str(path)))
         if int(self.metadata.get("split.count", 1)) > 1:
             raise Refused(f"{path} is one of {self.metadata['split.count']} parts of a model.",
-                          hint=f"llama-gguf-split --merge {path} WHOLE.gguf")
+                          hint="the parts made one file by llama.cpp's llama-gguf-split")
         self._check()
 
     def _read(self, reader: Callable[[], T]) -> T:

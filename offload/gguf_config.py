@@ -71,7 +71,7 @@ def _rope(metadata: Mapping[str, Any], family: str, factors: Sequence[float], di
 
 def _llama3(factors: Sequence[float], theta: float, dim: int) -> dict[str, Any]:
     """The settings that give these factors, which are all that a file keeps of them. Raises Refused where none known do."""
-    found = LLAMA3 | {"factor": _rounded(max(factors))}
+    found = LLAMA3 | {"factor": round(max(factors), 3)}
     wanted = [_llama3_factor(theta ** (-2 * i / dim), found) for i in range(dim // 2)]
     if len(factors) != len(wanted) or any(abs(a / b - 1) > ALIKE for a, b in zip(factors, wanted, strict=True)):
         raise Refused("the file's factors of frequencies are not those of llama3.",

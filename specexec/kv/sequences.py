@@ -30,8 +30,8 @@ class Sequences:
     """Implements TreeCache.
 
     A sequence carries a prefix of the committed rows, which stays from tree to tree so that only what is new is copied, or all
-    of them and a path of the tree down to its tip. Committed rows lie in cells in order of position: llama.cpp's flash attention
-    sums in order of cells, passing over those that a row does not see, so that a row's sum is the same in every tree.
+    of them and a path of the tree down to its tip. Committed rows lie in cells in order of position: llama.cpp's flash
+    attention sums in order of cells, passing over those that a row does not see, so that a row's sum is the same in every tree.
     """
 
     def __init__(self, memory: Memory) -> None:

@@ -30,9 +30,10 @@ class Cells:
 
     def seen(self, sequence: int, position: int) -> list[object]:
         """What a query at `position` of `sequence` attends, which must be one cell a position."""
-        found = sorted(((at, held) for at, held, of in self.cells if sequence in of and at <= position), key=lambda cell: cell[0])
-        assert [at for at, _ in found] == list(range(position + 1))
-        return [held for _, held in found]
+        found = {at: held for at, held, of in self.cells if sequence in of and at <= position}
+        assert sorted(found) == list(range(position + 1))
+        assert sum(sequence in of and at <= position for at, _, of in self.cells) == len(found)
+        return [found[at] for at in sorted(found)]
 
     def move(self, sequence: int, start: int) -> None:
         assert all(of == {sequence} and at >= start for at, _, of in self.cells if sequence in of)
