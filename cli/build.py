@@ -1,6 +1,6 @@
 """Puts the parts together: model, engine, drafter, tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,8 +11,8 @@ from cli.drafting import SELF, check, own, sighted
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
-from cli.models import Model, ModelOptions, eos, find, opened, parameters, sampling
-from cli.name import BUNDLED
+from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.pulse import Pulse
 from cli.session import Session
 from cli.values import Nodes
 from offload.footprint import footprint
@@ -43,15 +43,17 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     model = opened(find(options.model, "target"))
     names = resolve(options)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
         context = positions(admit(model.config), options.context, STORE_CONTEXT)
         drafts += view_bytes(sizes(model), context, options.tree)
-    engine, codec = _engine(model, options, interrupt, drafts)
+    engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
     source = engine.source if isinstance(engine, WeightsEngine) else None
     streamer = source if isinstance(source, Streaming) else None
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), streamer,
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
+                   int(model.config["num_hidden_layers"]), streamer,
                    model.config.get("max_position_embeddings", engine.limits.context), footprint(model.config, "bf16").kv_token)
 
 
@@ -65,9 +67,9 @@ def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) 
     return _drafter(names, options, session.target, session.codec, session.interrupt)
 
 
-def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:
+def _engine(model: Model, options: ModelOptions, stop: Callable[[], bool], drafts: int = 0) -> tuple[TreeEngine, Codec]:
     codec = Codec(model.path, options.raw)
-    making = Making(model, options, max(codec.vocabulary.values()) + 1, interrupt.requested, drafts)
+    making = Making(model, options, max(codec.vocabulary.values()) + 1, stop, drafts)
     return making.engine(), codec
 
 
@@ -83,9 +85,9 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
 
 
 def resolve(options: ModelOptions) -> list[str]:
-    """auto is the bundled draft for the bundled target, and lookup always. Raises WrongUsage for none beside others."""
-    auto = [BUNDLED, "lookup"] if options.model == BUNDLED else ["lookup"]
-    names = list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
+    """auto is the usual draft, and lookup always. Raises WrongUsage for none beside others."""
+    usual = [*fit.usual(options), "lookup"] if "auto" in options.drafts else []
+    names = list(dict.fromkeys(name for given in options.drafts for name in (usual if given == "auto" else [given])))
     if "none" in names and len(names) > 1:
         raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
     check(names, options.draft_kv)
@@ -104,9 +106,9 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     trained = model.config.get("max_position_embeddings", target.limits.context)
     context = min(target.limits.context, trained)
     quant, dtype = (None, "auto") if isinstance(model, Gguf) else (draft_quant(options), options.dtype)
-    alone = replace(options, model=name, quant=quant, dtype=dtype, context=context, ram=everything,
+    alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
                     vram=everything if on_gpu else None)
-    draft, _ = _engine(model, alone, interrupt)
+    draft, _ = _engine(model, alone, interrupt.requested)
     return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
 
 
@@ -115,7 +117,7 @@ def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:
     try:
         return match(codec.vocabulary, Codec(draft.path).vocabulary)
     except WrongUsage as error:
-        found = fit.drafts(find(options.model, "target"))
+        found = list(fit.drafts(find(options.model, "target")))
         others = ", or one of: " + ", ".join(found) if found else ", or --draft lookup"
         raise WrongUsage(str(error), hint=f"--draft auto{others}") from error
 

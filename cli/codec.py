@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from offload.errors import DamagedFiles
 from offload.gguf import Gguf, is_gguf
 from offload.gguf_tokenizer import tokenizer
-from specexec.conversation import Messages
 from specexec.errors import WrongUsage
+from specexec.exchange import Messages
 
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -29,7 +29,9 @@ class Codec:
                 **{name: _text(settings[name]) for name in NAMES if settings.get(name)})
         except Exception as error:  # the tokenizers library raises bare Exceptions
             raise DamagedFiles(f"the tokenizer of {path} cannot be read: {error}", hint="fetch the model again") from error
-        self._template = None if raw else _template(path, settings)
+        self._tokens = self._tokenizer.backend_tokenizer  # which decodes in a third of the time
+        self.template = None if raw else _template(path, settings)
+        self.thinking: bool | None = None  # whether the template is asked for thoughts; None: as it likes
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
@@ -38,7 +40,11 @@ class Codec:
 
     @property
     def has_template(self) -> bool:
-        return self._template is not None
+        return self.template is not None
+
+    @property
+    def can_choose_thinking(self) -> bool:
+        return "enable_thinking" in (self.template or "")
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)  # type: ignore[no-any-return]
@@ -47,14 +53,15 @@ class Codec:
         return self._tokenizer.encode(text)  # type: ignore[no-any-return]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)  # type: ignore[no-any-return]
+        return self._tokens.decode(list(ids), skip_special_tokens=True)  # type: ignore[no-any-return]
 
     def render(self, messages: Messages) -> str | None:
-        if self._template is None:
+        if self.template is None:
             return None
+        thinking = {} if self.thinking is None else {"enable_thinking": self.thinking}
         try:
             return self._tokenizer.apply_chat_template(  # type: ignore[no-any-return]
-                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=True)
+                list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=True, **thinking)
         except (TemplateError, TypeError, ValueError) as error:
             refusal = f"the model's chat template refuses this conversation: {error}"
             raise WrongUsage(refusal, hint="--raw uses no template") from error

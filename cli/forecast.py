@@ -6,7 +6,7 @@ from functools import partial
 
 from cli import home
 from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, view_bytes
-from cli.models import TREE
+from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
 from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
@@ -63,7 +63,7 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     machine = replace(measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations)), ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
-    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, asked.activations)))
+    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, DRAFT_BITS)))
                    for draft in asked.drafts)
     outlook = Outlook(asked.target.of, wanted, machine, drafts)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))

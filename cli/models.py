@@ -19,6 +19,7 @@ from specexec.errors import WrongUsage
 from specexec.sampling import Sampling
 
 TREE = 256  # rows of a pass over a store at the least: more of a prompt at once take a CPU longer than the weights do to come
+DRAFT_BITS = 8  # of a draft's activations: coarser ones cost guesses at the most, and hardly any
 Model = Folder | Store | Gguf
 
 

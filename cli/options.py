@@ -1,6 +1,7 @@
 """The options that several commands share: names, ranges, defaults. Other tools' spellings of them: spelling.py."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,14 +72,25 @@ answer_options = _all(
     _option("-s", "--system", metavar="TEXT", shell_complete=complete.text,
             help="System prompt; @FILE reads a file."),
     _option("--raw", is_flag=True, help="Use no chat template."),
-    _option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
-            help="Colour; auto is a terminal without NO_COLOR."),
     _option("-v", "--verbose", is_flag=True, help="Three lines on how much was drafted, and why."),
     _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
+    _option("--think/--no-think", default=None, help="Ask for thoughts first, or for none; default the template's."),
+    _option("-R", "--hide-thoughts", is_flag=True, help="Show no thoughts."),
+    _option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+            help="Colour and Markdown; auto is a terminal without NO_COLOR."),
     quiet_option,
 )
 
 name_option = act("--name", metavar="NAME", help="Name in the model store; default the source's and the format.")
+
+chat_options = _all(
+    act("-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
+        help="Text file to put before the first question; repeatable."),
+    act("-c", "--continue", "go_on", is_flag=True, help="Go on with the latest chat."),
+    act("--session", metavar="NAME", shell_complete=complete.chats, help="Go on with the chat of that name, or begin it."),
+    _option("--save/--no-save", default=True, help="Keep this chat as it goes; default yes."),
+    _option("--history/--no-history", default=True, help="Keep what is typed for the Up key; default yes."),
+)
 
 convert_options = _all(
     to_option,

@@ -24,12 +24,13 @@ def plan(model: str, as_json: bool, **given: Any) -> int:
     """
     from cli import forecast_table, render
 
-    made = _forecast(model, given)
+    made = forecast_of(model, given)
     render.write(json.dumps(forecast_table.as_json(made)) + "\n" if as_json else forecast_table.text(made))
     return 0
 
 
-def _forecast(model: str, given: dict[str, Any]) -> "Forecast":
+def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
+    """given: the options of `plan`. Measures what of this machine is not known yet."""
     from cli import forecast, home, render
     from cli.build import MODELLESS, resolve
     from cli.drafting import SELF

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cli.codec import Codec
 from cli.interrupt import Interrupt
+from cli.pulse import Pulse
 from offload.convert import size
 from offload.stream import Streaming
 from specexec.answer import Answer, Endings
@@ -53,6 +54,8 @@ class Session:
     sampling: Sampling  # the model's own defaults
     interrupt: Interrupt
     auto: Auto  # what was learnt of the best budget
+    pulse: Pulse  # of the target's passes
+    layers: int  # of the target
     streamer: Streaming | None = None  # of the target's weights
     longest: int = 0  # positions that the model was trained on
     position_bytes: int = 0  # of the KV cache

@@ -42,7 +42,7 @@ def described(name: str) -> dict[str, Any]:
     return {
         "name": path.name if name != "bundled" else name, **_kept(model), "parameters": parameters(model),
         "layers": model.config.get("num_hidden_layers"), "context": model.config.get("max_position_embeddings"),
-        "template": Codec(path).has_template, "sampling": _sampling(model.generation), "drafts": fit.drafts(path),
+        "template": Codec(path).has_template, "sampling": _sampling(model.generation), "drafts": list(fit.drafts(path)),
         "path": str(path),
     }
 

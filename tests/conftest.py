@@ -18,6 +18,13 @@ settings.load_profile("specexec")
 SHARED = Path(os.environ.get("SPECEXEC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chats are saved: not among those of the person who runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    return Path(os.environ["XDG_STATE_HOME"]) / "specexec"
+
+
 @pytest.fixture
 def at_exit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a command on a device leaves to the end of its process is done at the end of the test."""
