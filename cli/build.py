@@ -16,6 +16,7 @@ from cli.pulse import Pulse
 from cli.session import Session
 from cli.values import AUTO, Nodes
 from offload.footprint import footprint
+from offload.gguf import Gguf
 from offload.store import Store
 from offload.stream import Streamer, Streaming
 from specexec.budget import Auto
@@ -27,6 +28,7 @@ from specexec.drafters.wild import Wild
 from specexec.engines.device import choose_device, choose_threads
 from specexec.engines.families import admit
 from specexec.engines.tree_engine import TreeEngine
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
 from specexec.kv.hierarchical import BITS, HierarchicalCache
@@ -49,7 +51,8 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
-    streamer, kv = engine.source if isinstance(engine.source, Streaming) else None, _kv(engine)
+    source = engine.source if isinstance(engine, WeightsEngine) else None
+    streamer, kv = source if isinstance(source, Streaming) else None, _kv(engine)
     return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
                    int(model.config["num_hidden_layers"]), streamer,
                    model.config.get("max_position_embeddings", engine.limits.context),
@@ -85,7 +88,7 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
     if SELF in names:
         assert isinstance(engine, TreeEngine)
         return Grow([own(engine, options, expanders), *expanders], engine.limits.context)
-    idle = engine.source if isinstance(engine, TreeEngine) and isinstance(engine.source, Streamer) else None
+    idle = engine.source if isinstance(engine, WeightsEngine) and isinstance(engine.source, Streamer) else None
     return Grow(expanders, engine.limits.context, idle)
 
 
@@ -110,7 +113,8 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
     trained = model.config.get("max_position_embeddings", target.limits.context)
     context = min(target.limits.context, trained)
-    alone = replace(options, model=name, quant=draft_quant(options), activations=DRAFT_BITS, context=context, ram=everything,
+    quant, dtype = (None, "auto") if isinstance(model, Gguf) else (draft_quant(options), options.dtype)
+    alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
                     kv="bf16", vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt.requested)
     return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]

@@ -11,7 +11,9 @@ from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.same import Same, SelfView
+from specexec.engines.llamacpp_engine import LlamacppEngine
 from specexec.engines.tree_engine import TreeEngine
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kv.cache import KVCache
 from specexec.kv.hierarchical import UPPER, HierarchicalCache, UpperView
@@ -36,17 +38,25 @@ def check(names: Sequence[str], kind: str, kv: str) -> None:
 
 def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEngine:
     """The draft as it is to see a context: a window of it where that was asked for, or where it has learnt no more."""
+    if not isinstance(draft, WeightsEngine):
+        if kind == "window":
+            raise WrongUsage("--draft-kv window: llama.cpp keeps all of a draft's context.", hint="--draft-kv auto")
+        return draft
     windowed = kind == "window" or (kind != "full" and context > trained)
     return draft.forgetting(context) if windowed else draft
 
 
 def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -> Same:
     """The model itself over a view of its KV cache; below it, in its own passes, twins of the other drafts."""
+    if not isinstance(target, WeightsEngine):
+        raise WrongUsage("--draft self: llama.cpp has no views of its KV cache.",
+                         hint="--draft lookup, or the model converted: specexec convert FILE.gguf")
     if isinstance(target.source, Streaming) and any(map(target.source.disk_bytes, range(len(target.source.pieces)))):
         raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
                          hint="--draft lookup, or a smaller model as the draft")
     view = _view(target.cache, options.draft_kv)
-    below = [_twin(one, target.limits.context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)]
+    below = [_twin(one, target.limits.context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)
+             and not (isinstance(one, ModelExpander) and isinstance(one.engine, LlamacppEngine))]
     return Same(target, view, Cascade(Grow(below, target.limits.context), Auto(BELOW)) if below else None)
 
 
@@ -62,6 +72,6 @@ def _view(cache: KVCache, kind: str) -> SelfView:
 def _twin(expander: ModelExpander | Chains | Recycled, context: int) -> Expander:
     """One that has learnt nothing, over a cache of its own."""
     if isinstance(expander, ModelExpander):
-        assert isinstance(expander.engine, TreeEngine)
+        assert isinstance(expander.engine, WeightsEngine)
         return ModelExpander(expander.engine.forgetting(context), expander.vocabulary)
     return type(expander)()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
+from cli import llamacpp
 from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, sizes
 from cli.models import Model, ModelOptions
 from cli.values import AUTO
@@ -15,6 +16,7 @@ from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.form import Plain, Quantised
+from offload.gguf import Gguf
 from offload.machine import free_memory
 from offload.plan import Placement
 from offload.store import Store
@@ -65,6 +67,8 @@ class Making:
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
+        if isinstance(self.model, Gguf):
+            return llamacpp.engine(self.model, self.options, self.tokens, self.stop, self.drafts)
         check_vram(self.options.vram, self.options.device)
         return self._of_store(self.model, config) if isinstance(self.model, Store) else self._of_folder(self.model, config)
 

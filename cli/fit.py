@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cli.codec import Codec
-from cli.home import folders
+from cli.home import folders, ggufs
 from cli.ledger import STORE_CONTEXT, demand, draft_bytes, positions, sizes
 from cli.models import Model, ModelOptions, find, opened, parameters
 from cli.name import BUNDLED
@@ -53,7 +53,7 @@ def drafts(target: Path) -> Iterator[str]:
 
 def _smaller(most: int) -> Iterator[tuple[int, str, Path]]:
     """(parameters, name, folder) of every model of at most half of `most` that can be opened."""
-    for name, path in ((BUNDLED, find(BUNDLED, "draft")), *((path.name, path) for path in folders())):
+    for name, path in ((BUNDLED, find(BUNDLED, "draft")), *((path.name, path) for path in (*folders(), *ggufs()))):
         with suppress(OffloadError, SpecexecError):
             if 2 * (size := parameters(opened(path))) <= most:
                 yield size, name, path

@@ -1,9 +1,12 @@
 """Which model it is: what a saved chat, or a saved cache, was made with."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from cli.codec import Codec
+from offload.gguf import Gguf, is_gguf
+from offload.gguf_tokenizer import tokenizer
 from offload.manifest import is_store
 
 SAMPLES, SAMPLE = 64, 4096  # of a file of weights: reading all of it would take as long as loading it
@@ -11,7 +14,7 @@ SAMPLES, SAMPLE = 64, 4096  # of a file of weights: reading all of it would take
 
 def identity(name: str, path: Path, codec: Codec) -> dict[str, str]:
     """model: as it was called. weights: by samples, where they are a published folder's. tokens: of ids and template."""
-    tokens = hashlib.sha256((path / "tokenizer.json").read_bytes() + (codec.template or "").encode())
+    tokens = hashlib.sha256(_tokenizer(path) + (codec.template or "").encode())
     return {"model": name, "weights": weights(path), "tokens": tokens.hexdigest()}
 
 
@@ -19,8 +22,8 @@ def weights(path: Path) -> str:
     """Hexadecimal."""
     if is_store(path):
         return hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest()
-    found = hashlib.sha256((path / "config.json").read_bytes())
-    for file in sorted(path.glob("*.safetensors")):
+    found = hashlib.sha256(b"" if is_gguf(path) else (path / "config.json").read_bytes())
+    for file in [path] if is_gguf(path) else sorted(path.glob("*.safetensors")):
         found.update(f"{file.name} {file.stat().st_size}\n".encode())
         for sample in _samples(file):
             found.update(sample)
@@ -36,3 +39,10 @@ def _samples(path: Path) -> list[bytes]:
             file.seek(at)
             found.append(file.read(SAMPLE))
         return found
+
+
+def _tokenizer(path: Path) -> bytes:
+    """tokenizer.json, or what it would be of a GGUF file."""
+    if is_gguf(path):
+        return json.dumps(tokenizer(Gguf(path))[0], sort_keys=True).encode()
+    return (path / "tokenizer.json").read_bytes()

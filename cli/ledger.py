@@ -9,6 +9,8 @@ from cli.models import Model, ModelOptions, parameters
 from cli.values import AUTO
 from offload.errors import TooLittleMemory
 from offload.footprint import Footprint, footprint
+from offload.gguf import Gguf
+from offload.gguf_plan import cell_bytes
 from offload.plan import Demand, Placement, plan
 from offload.store import Store
 from offload.streamed import resident_bytes
@@ -77,4 +79,6 @@ def draft_bytes(draft: Model, options: ModelOptions) -> int:
     if isinstance(draft, Store):
         of, wanted = sizes(draft), demand(options.context or STORE_CONTEXT, options.tree, 0)
         return of.layers * of.layer + of.head + of.kv_token * (wanted.context + wanted.tree) + of.work_token * wanted.tree
+    if isinstance(draft, Gguf):
+        return draft.nbytes + cell_bytes(draft) * (options.context or STORE_CONTEXT)
     return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)

@@ -1,8 +1,11 @@
 """Fixtures every test shares. Threads must wait passively, and that is read when torch is first imported."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; children would never hear of Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["SPECEXEC_CONFIG"] = os.devnull  # nobody's own settings
 
 from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from specexec.drafters.evaluated import Evaluated
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.model import Asked, ModelExpander, unread
 from specexec.drafters.setting import Setting
-from specexec.engines.tree_engine import TreeEngine
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.kv.cache import KVCache
 from specexec.roles import Reader
 from specexec.tree import DraftTree
@@ -40,7 +40,7 @@ class Same(ModelExpander):
 
     source = "self"
 
-    def __init__(self, target: TreeEngine, view: SelfView, cascade: Cascade | None = None) -> None:
+    def __init__(self, target: WeightsEngine, view: SelfView, cascade: Cascade | None = None) -> None:
         super().__init__(target.over(view), Vocabulary(None))
         self.target, self.view, self.cascade = target, view, cascade
         self._lately = self._long = 0.0

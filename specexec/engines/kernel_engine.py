@@ -8,7 +8,8 @@ from transformers import PretrainedConfig
 
 from specexec.engines.angles import Angles
 from specexec.engines.kernel_layer import KernelLayer, Step, packed, vector
-from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
+from specexec.engines.tree_engine import LARGEST_TREE
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
 from specexec.kernels import linear, rows, table
@@ -21,7 +22,7 @@ from specexec.roles import Limits, WeightSource
 from specexec.tree import depths
 
 
-class KernelEngine(TreeEngine):
+class KernelEngine(WeightsEngine):
     """Implements Engine. source: matrices in layout tile16 (name.weight codes, name.scales), norms and biases in fp32.
 
     config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
@@ -99,10 +100,10 @@ class KernelEngine(TreeEngine):
             self._layers[id(tensors)] = KernelLayer(tensors, self.shape, self._room)
         return self._layers[id(tensors)]
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        activations = Activations.empty(len(hidden), self.shape.width, self.bits)
-        rows.norm_quantise(hidden, self.norm, self.shape.eps, activations)
-        out = torch.empty(len(hidden), self.head.rows)
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        activations = Activations.empty(len(states), self.shape.width, self.bits)
+        rows.norm_quantise(states, self.norm, self.shape.eps, activations)
+        out = torch.empty(len(states), self.head.rows)
         linear.linear([linear.matrix(self.head, out)], activations)
         return out
 
