@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROMPT ?= Once upon a time
 
-.PHONY: setup run test test-slow lint train clean
+# test-gguf: llama.cpp, compiled from source the first time (3-15 minutes), and what it runs.
+.PHONY: setup run test test-slow test-gguf lint train clean
 
 setup: .venv/.done
 	@SPECEXEC_REQUIRE_KERNELS=1 $(BIN)/python setup.py --quiet build_kernels --inplace
@@ -25,6 +26,13 @@ test: lint
 
 test-slow: lint
 	$(BIN)/pytest -m slow
+
+test-gguf: setup .venv/.gguf
+	$(BIN)/pytest tests/gguf
+
+.venv/.gguf: pyproject.toml
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[gguf]'
+	touch $@
 
 train: setup
 	$(BIN)/python -m specexec.bundled.train ../shared/data/text/tinystories_5k.jsonl.gz --out specexec/bundled

@@ -36,7 +36,7 @@ SETS: dict[str, dict[str, tuple[str, ...]]] = {  # best first, portable last
     "aarch64": {"neon": NEON, "portable": ()},
 }
 SETS["arm64"] = SETS["aarch64"]
-UNITS = ("linear", "attention", "rows")
+UNITS = ("linear", "attention", "rows", "hierarchical")
 OPENMP = "#include <omp.h>\nint probe() { return omp_get_max_threads(); }"
 
 

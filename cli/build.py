@@ -1,6 +1,6 @@
 """Puts the parts together: model, engine, drafter, tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,11 +11,12 @@ from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
-from cli.models import Model, ModelOptions, eos, find, opened, parameters, sampling
-from cli.name import BUNDLED
+from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.pulse import Pulse
 from cli.session import Session
-from cli.values import Nodes
+from cli.values import AUTO, Nodes
 from offload.footprint import footprint
+from offload.gguf import Gguf
 from offload.store import Store
 from offload.stream import Streamer, Streaming
 from specexec.budget import Auto
@@ -27,8 +28,10 @@ from specexec.drafters.wild import Wild
 from specexec.engines.device import choose_device, choose_threads
 from specexec.engines.families import admit
 from specexec.engines.tree_engine import TreeEngine
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
+from specexec.kv.hierarchical import BITS, HierarchicalCache
 from specexec.roles import Drafter, Engine
 from specexec.vocabulary import Vocabulary, match
 
@@ -42,14 +45,24 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     names = resolve(options)
     context = positions(admit(model.config), options.context, STORE_CONTEXT)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
+    pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
-        drafts += view_bytes(sizes(model), context, options.tree)
-    engine, codec = _engine(model, options, interrupt, drafts)
+        drafts += view_bytes(sizes(model), context, options.tree, options.kv)
+    engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
-    streamer = engine.source if isinstance(engine.source, Streaming) else None
-    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), streamer,
-                   model.config.get("max_position_embeddings", engine.limits.context), footprint(model.config, "bf16").kv_token)
+    source = engine.source if isinstance(engine, WeightsEngine) else None
+    streamer, kv = source if isinstance(source, Streaming) else None, _kv(engine)
+    return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
+                   int(model.config["num_hidden_layers"]), streamer,
+                   model.config.get("max_position_embeddings", engine.limits.context),
+                   footprint(model.config, "bf16").kv_position(kv), kv if options.kv == AUTO and kv in BITS else None)
+
+
+def _kv(engine: TreeEngine) -> str:
+    """The format of its keys and values."""
+    bits = engine.cache.bits if isinstance(engine.cache, HierarchicalCache) else None
+    return next((name for name, of in BITS.items() if of == bits), "bf16")
 
 
 def fresh(engine: Engine) -> Auto:
@@ -62,9 +75,9 @@ def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) 
     return _drafter(names, options, session.target, session.codec, session.interrupt)
 
 
-def _engine(model: Model, options: ModelOptions, interrupt: Interrupt, drafts: int = 0) -> tuple[TreeEngine, Codec]:
+def _engine(model: Model, options: ModelOptions, stop: Callable[[], bool], drafts: int = 0) -> tuple[TreeEngine, Codec]:
     codec = Codec(model.path, options.raw)
-    making = Making(model, options, max(codec.vocabulary.values()) + 1, interrupt.requested, drafts)
+    making = Making(model, options, max(codec.vocabulary.values()) + 1, stop, drafts)
     return making.engine(), codec
 
 
@@ -75,17 +88,17 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
     if SELF in names:
         assert isinstance(engine, TreeEngine)
         return Grow([own(engine, options, expanders), *expanders], engine.limits.context)
-    idle = engine.source if isinstance(engine, TreeEngine) and isinstance(engine.source, Streamer) else None
+    idle = engine.source if isinstance(engine, WeightsEngine) and isinstance(engine.source, Streamer) else None
     return Grow(standing(expanders, options, engine.limits.context), engine.limits.context, idle)
 
 
 def resolve(options: ModelOptions) -> list[str]:
-    """auto is the bundled draft for the bundled target, and lookup always. Raises WrongUsage for none beside others."""
-    auto = [BUNDLED, "lookup"] if options.model == BUNDLED else ["lookup"]
-    names = list(dict.fromkeys(name for given in options.drafts for name in (auto if given == "auto" else [given])))
+    """auto is the usual draft, and lookup always. Raises WrongUsage for none beside others."""
+    usual = [*fit.usual(options), "lookup"] if "auto" in options.drafts else []
+    names = list(dict.fromkeys(name for given in options.drafts for name in (usual if given == "auto" else [given])))
     if "none" in names and len(names) > 1:
         raise WrongUsage("--draft none contradicts the other --draft.", hint="one of the two")
-    check(names, options.draft_kv)
+    check(names, options.draft_kv, options.kv)
     return names
 
 
@@ -100,9 +113,10 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
     trained = model.config.get("max_position_embeddings", target.limits.context)
     context = min(target.limits.context, trained)
-    alone = replace(options, model=name, quant=draft_quant(options), context=context, ram=everything,
-                    vram=everything if on_gpu else None)
-    draft, _ = _engine(model, alone, interrupt)
+    quant, dtype = (None, "auto") if isinstance(model, Gguf) else (draft_quant(options), options.dtype)
+    alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
+                    kv="bf16", vram=everything if on_gpu else None)
+    draft, _ = _engine(model, alone, interrupt.requested)
     return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
 
 
@@ -111,7 +125,7 @@ def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:
     try:
         return match(codec.vocabulary, Codec(draft.path).vocabulary)
     except WrongUsage as error:
-        found = fit.drafts(find(options.model, "target"))
+        found = list(fit.drafts(find(options.model, "target")))
         others = ", or one of: " + ", ".join(found) if found else ", or --draft lookup"
         raise WrongUsage(str(error), hint=f"--draft auto{others}") from error
 

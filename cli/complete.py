@@ -6,18 +6,22 @@ import click
 from click.shell_completion import CompletionItem
 
 from cli import sessions
-from cli.home import folders
+from cli.home import folders, ggufs
 from cli.name import BUNDLED, is_path
 
 DRAFTS = ("auto", "none", "lookup", "self", "random")
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _matching([BUNDLED, *(path.name for path in folders())], incomplete)
+    return _matching([BUNDLED, *_here()], incomplete)
 
 
 def drafts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return _matching([*DRAFTS, BUNDLED, *(path.name for path in folders())], incomplete)
+    return _matching([*DRAFTS, BUNDLED, *_here()], incomplete)
+
+
+def _here() -> list[str]:
+    return [path.name for path in (*folders(), *ggufs())]
 
 
 def chats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
 def convert(source: str, to: str | None, layout: str, out: str | None, name: str | None, quiet: bool) -> int:
     """Convert a model into what streams, four bits a weight.
 
-    SOURCE is a folder as published, or a model that is here. Stopped at any moment, the same command goes on.
+    SOURCE is a folder as published, a GGUF file, or a model that is here. Stopped at any moment, the same command goes on.
     """
     if out and name:
         raise click.UsageError("--out and --name contradict each other.")
@@ -54,19 +54,21 @@ def _convert(blueprint: "Blueprint", place: Path, quiet: bool) -> int:
 
 
 def _blueprint(path: Path, to: str | None, layout: str) -> "Blueprint":
-    from offload.folder import Folder
-    from offload.manifest import is_store
+    from cli.models import opened
+    from offload.gguf import Gguf
+    from offload.gguf_convert import converted
     from offload.published import Goal, published
     from offload.relaid import relaid
     from offload.store import Store
     from specexec.engines.families import admit
 
-    if is_store(path):
-        return relaid(Store(path), to, chosen_layout(layout))
-    folder = Folder(path)
-    config = admit(folder.config)
+    model = opened(path)
+    if isinstance(model, Store):
+        return relaid(model, to, chosen_layout(layout))
+    config = admit(model.config)
     chosen = None if to == "bf16" else chosen_layout(layout)
-    return published(folder, Goal(to or "nf4", chosen, config.num_hidden_layers, config.tie_word_embeddings))
+    goal = Goal(to or "nf4", chosen, config.num_hidden_layers, config.tie_word_embeddings)
+    return converted(model, goal) if isinstance(model, Gguf) else published(model, goal)
 
 
 def chosen_layout(given: str) -> str:
@@ -83,11 +85,13 @@ def _place(source: str, path: Path, blueprint: "Blueprint") -> Path:
     """By the model's own name and its format; a store that is as it is wanted stays where it is."""
     from cli.home import placed
     from cli.name import BUNDLED
+    from offload.gguf import is_gguf
     from offload.manifest import is_store, read_manifest
 
     made = blueprint.identity
     if not is_store(path):
-        return placed(f"{source if source == BUNDLED else Path(made.source).name}-{made.quantisation}")
+        name = Path(made.source)
+        return placed(f"{source if source == BUNDLED else name.stem if is_gguf(path) else name.name}-{made.quantisation}")
     if read_manifest(path).identity == made:
         return path
     return placed(f"{path.resolve().name.removesuffix('-tile16').removesuffix('-rowmajor')}-{made.layout}")

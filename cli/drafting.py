@@ -11,10 +11,14 @@ from specexec.drafters.grow import Grow
 from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
-from specexec.drafters.same import Same
+from specexec.drafters.same import Same, SelfView
 from specexec.drafters.tier import Tier
+from specexec.engines.llamacpp_engine import LlamacppEngine
 from specexec.engines.tree_engine import TreeEngine
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
+from specexec.kv.cache import KVCache
+from specexec.kv.hierarchical import UPPER, HierarchicalCache, UpperView
 from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
 from specexec.vocabulary import Vocabulary
@@ -23,8 +27,11 @@ SELF = "self"
 BELOW = 64  # nodes at the most that a draft's own draft proposes
 
 
-def check(names: Sequence[str], kind: str) -> None:
-    """Raises WrongUsage where --draft-kv `kind` means nothing to these drafts."""
+def check(names: Sequence[str], kind: str, kv: str) -> None:
+    """Raises WrongUsage where --draft-kv `kind` means nothing to these drafts, or nothing beside --kv `kv`."""
+    if kind == UPPER and (SELF not in names or kv != "int8"):
+        raise WrongUsage("--draft-kv int4 reads the upper half of the model's own int8 KV cache.",
+                         hint="--draft self --kv int8 --draft-kv int4")
     if SELF in names and kind == "full":
         raise WrongUsage("--draft self with the whole KV cache is the model itself, no draft.",
                          hint="--draft-kv retrieval, or window")
@@ -35,15 +42,22 @@ def check(names: Sequence[str], kind: str) -> None:
 
 def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEngine:
     """The draft as it is to see a context: a window of it where that was asked for, or where it has learnt no more."""
+    if not isinstance(draft, WeightsEngine):
+        if kind == "window":
+            raise WrongUsage("--draft-kv window: llama.cpp keeps all of a draft's context.", hint="--draft-kv auto")
+        return draft
     return draft.forgetting(context) if windowed(kind, context, trained) else draft
 
 
 def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -> Same:
     """The model itself over a view of its KV cache; below it, in its own passes, twins of the other drafts."""
+    if not isinstance(target, WeightsEngine):
+        raise WrongUsage("--draft self: llama.cpp has no views of its KV cache.",
+                         hint="--draft lookup, or the model converted: specexec convert FILE.gguf")
     if isinstance(target.source, Streaming) and any(map(target.source.disk_bytes, range(len(target.source.pieces)))):
         raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
                          hint="--draft NAME --draft-kv retrieval with a smaller model, or --draft lookup")
-    return _over(target, Vocabulary(None), "retrieval" if options.draft_kv == "auto" else options.draft_kv, others)
+    return _over(target, Vocabulary(None), options.draft_kv, others)
 
 
 def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) -> list[Expander]:
@@ -54,29 +68,39 @@ def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) ->
     one = next((draft for draft in drafts if isinstance(draft, ModelExpander) and _sees_all(draft)), None)
     if one is None or not stands(options.draft_kv, one.engine.limits.context):
         if options.draft_kv == "retrieval":
-            raise WrongUsage(f"no draft here has learnt to see a context of {context:,}.", hint="--draft-kv window")
+            raise WrongUsage(f"no draft here has a view of a context of {context:,}.", hint="--draft-kv auto")
         return list(drafts)
-    assert isinstance(one.engine, TreeEngine)
+    assert isinstance(one.engine, WeightsEngine)
     view = _over(one.engine, one.vocabulary, "retrieval", [draft for draft in drafts if draft is not one])
     tier = Tier(one.engine, one.vocabulary, Cascade(Grow([view], one.engine.limits.context), Auto(BELOW)))
     return [tier if draft is one else draft for draft in drafts]
 
 
 def _sees_all(draft: ModelExpander) -> bool:
-    return isinstance(draft.engine, TreeEngine) and not isinstance(draft.engine.cache, Sliding)
+    """All that there is of its context, in a cache that has views."""
+    return isinstance(draft.engine, WeightsEngine) and not isinstance(draft.engine.cache, Sliding)
 
 
-def _over(engine: TreeEngine, vocabulary: Vocabulary, kind: str, others: Sequence[Expander]) -> Same:
+def _over(engine: WeightsEngine, vocabulary: Vocabulary, kind: str, others: Sequence[Expander]) -> Same:
     """The engine's model over a view of its cache; what drafts for it, if anything does, are twins of others."""
-    view, context = engine.cache.view(kind), engine.limits.context
-    assert isinstance(view, Gathering)
-    below = [_twin(one, context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)]
+    view, context = _view(engine.cache, kind), engine.limits.context
+    below = [_twin(one, context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)
+             and not (isinstance(one, ModelExpander) and isinstance(one.engine, LlamacppEngine))]
     return Same(engine, view, Cascade(Grow(below, context), Auto(BELOW)) if below else None, vocabulary)
+
+
+def _view(cache: KVCache, kind: str) -> SelfView:
+    """auto: all of a quantised cache in a half of its bits, or some rows of any other."""
+    if kind == "auto":
+        kind = UPPER if isinstance(cache, HierarchicalCache) else "retrieval"
+    view = cache.view(kind)
+    assert isinstance(view, Gathering | UpperView)
+    return view
 
 
 def _twin(expander: ModelExpander | Chains | Recycled, context: int) -> Expander:
     """One that has learnt nothing, over a cache of its own."""
     if isinstance(expander, ModelExpander):
-        assert isinstance(expander.engine, TreeEngine)
+        assert isinstance(expander.engine, WeightsEngine)
         return ModelExpander(expander.engine.forgetting(context), expander.vocabulary)
     return type(expander)()

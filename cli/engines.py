@@ -2,22 +2,25 @@
 
 import atexit
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PretrainedConfig
 
+from cli import llamacpp
 from cli.chunk import prompt_chunk
-from cli.ledger import STORE_CONTEXT, check_vram, demand, positions, resident_weights, sizes
+from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, resident_weights, sizes
 from cli.models import Model, ModelOptions
+from cli.values import AUTO
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.footprint import footprint
 from offload.form import Plain, Quantised
+from offload.gguf import Gguf
 from offload.machine import free_memory
-from offload.plan import Demand, Placement, check_resident, plan
+from offload.plan import Placement, check_resident
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
@@ -29,6 +32,7 @@ from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import REFERENCE, instruction_set
 from specexec.kv.dense import FIRST_ROWS, DenseCache
+from specexec.kv.hierarchical import BITS
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")
@@ -65,6 +69,8 @@ class Making:
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
+        if isinstance(self.model, Gguf):
+            return llamacpp.engine(self.model, self.options, self.tokens, self.stop, self.drafts)
         check_vram(self.options.vram, self.options.device)
         return self._of_store(self.model, config) if isinstance(self.model, Store) else self._of_folder(self.model, config)
 
@@ -80,7 +86,8 @@ class Making:
         layers, tied = config.num_hidden_layers, config.tie_word_embeddings
         if quant and device == CPU and instruction_set() != REFERENCE:
             weights = ResidentWeights(folder, layers, tied, Quantised(quant, "tile16", tied, CPU, torch.float32))
-            return self._kernels(config, weights, context)
+            return self._kernels(config, weights, context, self.options.kv)
+        self._check_kv("quantised weights, on the CPU's kernels", "--kv bf16, or --quant int8")
         dtype = choose_dtype(self.options.dtype, *stored(folder))
         form: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
         return self._torch(config, ResidentWeights(folder, layers, tied, form), context, device, dtype, quant)
@@ -88,16 +95,18 @@ class Making:
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
         context, device = positions(config, self.options.context, STORE_CONTEXT), store_device(store, self.options)
+        if device != CPU or store.layout != "tile16":
+            self._check_kv("layout tile16, on the CPU", f"--kv bf16, or specexec convert {store.path} --layout tile16")
         if device != CPU:
             return self._on_cuda(store, config, context, device, quant)
         if store.layout == "tile16" and instruction_set() == REFERENCE:
             raise WrongUsage(f"{store.path} is laid out for compiled kernels, and there are none.",
                              hint=f"specexec convert {store.path} --layout rowmajor")
         ram = self.options.ram or free_memory()
-        wanted = self.demand(store, context, ram)
-        weights = open_streamer(store, plan(sizes(store), ram, wanted))
+        placed, chunk = self._placed(store, context, ram)  # what it keeps in memory is read; the rest will stream
+        weights = open_streamer(store, placed)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, self.options.tree, wanted.prompt - self.options.tree)
+            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk)
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -120,20 +129,28 @@ class Making:
         return plan_device(of, taken, self.options.ram or free_memory(), vram, wanted)
 
     def placement(self, store: Store, context: int) -> Placement:
-        """What the plan keeps in memory is read; the rest will stream."""
-        ram = self.options.ram or free_memory()
-        return plan(sizes(store), ram, self.demand(store, context, ram))
+        return self._placed(store, context, self.options.ram or free_memory())[0]
 
-    def demand(self, store: Store, context: int, ram: int) -> Demand:
-        """ram: bytes that may be used in all. Raises TooLittleMemory."""
-        least, tree = demand(context, self.options.tree, self.drafts), self.options.tree
-        return demand(context, tree, self.drafts, prompt_chunk(store, ram, least, tree, self.options.activations))
+    def _placed(self, store: Store, context: int, ram: int) -> tuple[Placement, int]:
+        """And how much of a prompt a pass reads. ram: bytes that may be used in all. Raises TooLittleMemory."""
+        kv = self.options.kv if store.layout == "tile16" or self.options.kv != AUTO else "bf16"
+        of, tree = sizes(store), self.options.tree
+        least = demand(context, tree, self.drafts)
+        least = replace(least, kv=planned(of, ram, least, kv).kv)
+        chunk = prompt_chunk(store, ram, least, tree, self.options.activations)
+        return planned(of, ram, demand(context, tree, self.drafts, chunk), least.kv), chunk
+
+    def _check_kv(self, needed: str, hint: str) -> None:
+        """Raises WrongUsage for a format of keys and values that only our kernels read."""
+        if self.options.kv in BITS:
+            raise WrongUsage(f"--kv {self.options.kv} needs {needed}.", hint=hint)
 
     def _kernels(
-        self, config: PretrainedConfig, weights: WeightSource, context: int, tree: int = LARGEST_TREE, chunk: int = 0
+        self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE,
+        chunk: int = 0,
     ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
-        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, chunk)
+        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv, chunk)
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cli import home
-from cli.ledger import STORE_CONTEXT, check_vram, demand, kept_bytes, positions, seen, view_bytes
-from cli.models import TREE
+from cli.ledger import STORE_CONTEXT, check_vram, demand, kept_bytes, planned, positions, seen, view_bytes
+from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
 from cli.values import AUTO
 from offload.chunk import chunk
@@ -15,7 +15,6 @@ from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
 from offload.measured import Measured
 from offload.outlook import Draft, Help, Outlook, ranked
-from offload.plan import plan
 from specexec.engines import attention_rate, rate
 from specexec.kernels.library import why_not
 from specexec.kv.retrieval import KINDS
@@ -29,7 +28,7 @@ SMALLEST = 0.01  # seconds of a pass that is spent on weights
 class Asked:
     """context: positions; ram, vram: bytes that may be used; None for what there is. activations: bits.
 
-    own: whether the target drafts for itself.
+    own: whether the target drafts for itself. kv: format of its keys and values, or auto.
     """
 
     target: Subject
@@ -39,6 +38,7 @@ class Asked:
     vram: int | None
     activations: int
     own: bool = False
+    kv: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,17 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     check_vram(asked.vram)
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
     drafting = sum(draft.bytes + kept_bytes(draft.of, draft.trained, context, TREE, AUTO) for draft in asked.drafts)
-    drafting += view_bytes(asked.target.of, context, TREE) if asked.own else 0
+    drafting += view_bytes(asked.target.of, context, TREE, asked.kv) if asked.own else 0
     wanted, ram = demand(context, TREE, drafting), asked.ram or free_memory()
-    plan(asked.target.of, ram, wanted)
+    wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, asked.kv).kv)
     found = measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations), seeing(asked.target))
     machine = replace(found, ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
-    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, asked.activations)),
+    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, DRAFT_BITS)),
                          draft.of.kv_token * seen(AUTO, context, draft.trained), draft.of.group) for draft in asked.drafts)
     if asked.target.layout == "tile16":
-        wanted = demand(context, TREE, drafting, chunk(asked.target.of, machine, wanted, TREE))
+        wanted = replace(demand(context, TREE, drafting, chunk(asked.target.of, machine, wanted, TREE)), kv=wanted.kv)
     outlook = Outlook(asked.target.of, wanted, machine, drafts)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))
 

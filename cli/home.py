@@ -45,6 +45,12 @@ def folders() -> list[Path]:
     return sorted((path for path in found if (path / MANIFEST).is_file()), key=lambda path: path.name.casefold())
 
 
+def ggufs() -> list[Path]:
+    """Of the GGUF files that were put beside them."""
+    here = models()
+    return sorted((path for path in here.glob("*.gguf") if path.is_file()), key=lambda path: path.name.casefold())
+
+
 def placed(name: str) -> Path:
     """Where the model called `name` is kept. Raises Refused for what is no name."""
     if not name or name != Path(name).name or name.startswith(".") or name.endswith(LEFT) or "\0" in name:

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,12 +12,19 @@ INTERRUPTED = 130
 
 
 class Interrupt:
-    """requested() is true from Ctrl-C until the next answer begins."""
+    """requested() is true from Ctrl-C until the next answer begins.
+
+    also: another way to ask for it, asked between layers. leave: called before a second Ctrl-C ends the program.
+    """
 
     def __init__(self) -> None:
         self._at: float | None = None
+        self.also: Callable[[], bool] = lambda: False
+        self.leave: Callable[[], None] = lambda: None
 
     def requested(self) -> bool:
+        if self._at is None and self.also():
+            self._at = time.monotonic()
         return self._at is not None
 
     @contextmanager
@@ -27,13 +34,27 @@ class Interrupt:
             yield
             return
         self._at = None
-        before = signal.signal(signal.SIGINT, self._hear)
-        try:
+        with _handled(self._hear):
             yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._at is not None and time.monotonic() - self._at < IMPATIENT:
+            self.leave()
             os._exit(INTERRUPTED)
         self._at = time.monotonic()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Ctrl-C does nothing inside, but where something else listens: an editor reads it as a key."""
+    with _handled(lambda number, frame: None):
+        yield
+
+
+@contextmanager
+def _handled(hear: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

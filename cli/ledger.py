@@ -1,16 +1,22 @@
 """What a model is to hold in memory: the same numbers for who runs it and for who only asks."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from transformers import PretrainedConfig
 
 from cli.models import Model, ModelOptions, parameters
+from cli.values import AUTO
+from offload.errors import TooLittleMemory
 from offload.footprint import Footprint, footprint
-from offload.plan import Demand
+from offload.gguf import Gguf
+from offload.gguf_plan import cell_bytes
+from offload.plan import Demand, Placement, plan
 from offload.store import Store
 from offload.streamed import resident_bytes
 from specexec.engines.device import SMALL, choose_device
 from specexec.errors import WrongUsage
+from specexec.kv.hierarchical import BITS
 from specexec.kv.retrieval import KINDS
 from specexec.kv.window import Sight
 
@@ -39,7 +45,20 @@ def check_vram(vram: int | None, device: str = "auto") -> None:
 
 def demand(context: int, tree: int, drafts: int, chunk: int = 0) -> Demand:
     """context: positions; tree: rows of the largest, below which as many may be missing, or `chunk`; drafts: bytes of those."""
-    return Demand(context, 2 * tree, drafts, chunk + tree)
+    return Demand(context, 2 * tree, drafts, prompt=chunk + tree)
+
+
+def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
+    """kv: as --kv names it; auto is bf16, or what alone fits. Raises TooLittleMemory, as bf16 does where nothing fits."""
+    if kv != AUTO:
+        return plan(of, ram, replace(wanted, kv=kv))
+    try:
+        return plan(of, ram, wanted)
+    except TooLittleMemory:
+        for smaller in BITS:
+            with suppress(TooLittleMemory):
+                return plan(of, ram, replace(wanted, kv=smaller))
+        raise
 
 
 def sizes(store: Store) -> Footprint:
@@ -48,9 +67,12 @@ def sizes(store: Store) -> Footprint:
     return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
 
 
-def view_bytes(of: Footprint, context: int, tree: int) -> int:
-    """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers."""
-    means = of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
+def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO) -> int:
+    """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers.
+
+    kv: a quantised cache's keys have no means.
+    """
+    means = 0 if kv in BITS else of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
     return int(means) + (of.kv_token + of.work_token) * 2 * tree
 
 
@@ -71,6 +93,8 @@ def seen(kind: str, context: int, trained: int) -> int:
 
 def draft_bytes(draft: Model, options: ModelOptions, context: int) -> int:
     """What a draft takes in memory: all of it stays there. context: the target's."""
+    if isinstance(draft, Gguf):
+        return draft.nbytes + cell_bytes(draft) * context
     of = sizes(draft) if isinstance(draft, Store) else footprint(draft.config, "int8")
     trained = draft.config.get("max_position_embeddings", context)
     return resident_weights(draft, options) + kept_bytes(of, trained, context, options.tree, options.draft_kv)
@@ -81,6 +105,8 @@ def resident_weights(draft: Model, options: ModelOptions) -> int:
     if isinstance(draft, Store):
         of = sizes(draft)
         return of.layers * of.layer + of.head
+    if isinstance(draft, Gguf):
+        return draft.nbytes
     return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)
 
 

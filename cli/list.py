@@ -40,9 +40,10 @@ def list_(sessions: bool, as_json: bool, quiet: bool) -> int:
 
 def _models(quiet: bool) -> Iterator[dict[str, str | int]]:
     from cli import render
-    from cli.home import folders
+    from cli.home import folders, ggufs
     from cli.shelf import opened
     from offload.errors import OffloadError
+    from offload.gguf import Gguf
 
     yield {"name": "bundled", "format": "bf16", "size": _bundled_bytes(), "source": "with specexec"}
     for path in folders():
@@ -50,6 +51,13 @@ def _models(quiet: bool) -> Iterator[dict[str, str | int]]:
             yield _row(opened(path))
         except OffloadError as error:
             render.note(f"{error} It is not listed; specexec verify {path.name} says more.", quiet)
+    for path in ggufs():
+        try:
+            file = Gguf(path)
+            form = next(iter(file.bytes_by_kind), "")
+            yield {"name": path.name, "format": form, "size": file.nbytes, "source": "GGUF file"}
+        except OffloadError as error:
+            render.note(f"{error} It is not listed.", quiet)
 
 
 def _row(of: "Shelved") -> dict[str, str | int]:

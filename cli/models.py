@@ -1,4 +1,4 @@
-"""What the name of a model means: the bundled pair, a folder as published, or a converted store."""
+"""What the name of a model means: the bundled pair, a folder as published, a converted store, or a GGUF file."""
 
 import importlib.resources
 from collections.abc import Mapping
@@ -12,13 +12,15 @@ from cli.shelf import called, nearest
 from offload.errors import NotHere, Refused
 from offload.folder import Folder, stored
 from offload.footprint import footprint
+from offload.gguf import Gguf, is_gguf
 from offload.manifest import is_store
 from offload.store import Store
 from specexec.errors import WrongUsage
 from specexec.sampling import Sampling
 
 TREE = 256  # rows of a pass over a store at the least: more of a prompt at once take a CPU longer than the weights do to come
-Model = Folder | Store
+DRAFT_BITS = 8  # of a draft's activations: coarser ones cost guesses at the most, and hardly any
+Model = Folder | Store | Gguf
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class ModelOptions:
 
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
     ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. tree: rows of the largest that a
-    pass over a store checks. draft_kv: what a draft keeps of its context: auto, full, window or retrieval.
+    pass over a store checks. draft_kv: what a draft keeps of its context: auto, full, window, retrieval or int4. kv: format of
+    the model's keys and values: auto, bf16, int8 or int4. verbose: llama.cpp may say what it does.
     """
 
     model: str = BUNDLED
@@ -42,17 +45,21 @@ class ModelOptions:
     vram: int | None = None
     tree: int = TREE
     draft_kv: str = "auto"
+    kv: str = "auto"
+    verbose: bool = False
 
 
 def find(text: str, role: str) -> Path:
-    """The folder of the model that `text` means (name.py); role: target or draft, which of the bundled pair is meant.
+    """The folder or GGUF file that `text` means (name.py); role: target or draft, which of the bundled pair is meant.
 
-    Raises NotHere, Refused for a file, or WrongUsage where it is no name, or means several models.
+    Raises NotHere, Refused for other files, or WrongUsage where it is no name, or means several models.
     """
     if text == BUNDLED:
         return Path(str(importlib.resources.files("specexec.bundled") / role))
     if is_path(text):
         return _folder(Path(text).expanduser())
+    if is_gguf(Path(text)):
+        return next((path for path in (Path(text), models() / text) if path.exists()), Path(text))
     name = parse(text)
     exact = models() / name.model
     if name == Name(text) and exact in folders():  # also one that is damaged, to be verified or removed
@@ -66,11 +73,9 @@ def find(text: str, role: str) -> Path:
 
 
 def _folder(path: Path) -> Path:
-    if path.suffix.lower() == ".gguf" and path.is_file():
-        raise Refused(f"{path} is a GGUF file, which llama.cpp runs; specexec converts what it was made from.",
-                      hint="the folder of the model as published, with config.json and model.safetensors")
-    if path.is_file():
-        raise Refused(f"{path} is a file; models are folders.", hint="the folder that holds config.json and model.safetensors")
+    if path.is_file() and not is_gguf(path):
+        raise Refused(f"{path} is a file; models are folders, or GGUF files.",
+                      hint="the folder that holds config.json and model.safetensors")
     return path
 
 
@@ -86,10 +91,12 @@ def not_here(name: Name) -> NotHere:
 
 
 def opened(path: Path) -> Model:
-    return Store(path) if is_store(path) else Folder(path)
+    return Gguf(path) if is_gguf(path) else Store(path) if is_store(path) else Folder(path)
 
 
 def parameters(model: Model) -> int:
+    if isinstance(model, Gguf):
+        return model.parameters
     if isinstance(model, Folder):
         return stored(model)[0]
     twice = model.config["vocab_size"] * model.config["hidden_size"] if model.tied else 0

@@ -1,6 +1,7 @@
 """The options that several commands share: names, ranges, defaults. Other tools' spellings of them: spelling.py."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,7 +9,7 @@ import click
 from cli import complete
 from cli.option import Decorator, act
 from cli.option import option as _option
-from cli.values import AUTO, Nodes, Number, Size
+from cli.values import AUTO, Kv, Nodes, Number, Size
 
 
 def _all(*options: Decorator) -> Decorator:
@@ -31,6 +32,8 @@ vram_option = _option("--vram", type=Size(none=("0", "off")), metavar="SIZE",
                       help="The same of a CUDA device's memory, for converted models; 0 keeps off it.")
 activations_option = _option("--activations", type=click.Choice(["8", "16"]), default="16", show_default=True,
                              help="Bits of the activations that quantised weights are multiplied with, on the CPU.")
+kv_option = _option("--kv", type=Kv(), default=AUTO, show_default=True,
+                    help="Format of the context's keys and values; auto is bf16 unless only a smaller one fits.")
 to_option = _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is.")
 
 model_options = _all(
@@ -39,8 +42,9 @@ model_options = _all(
     draft_option,
     _option("--budget", type=Nodes(), default=AUTO, show_default=True,
             help="Nodes of the draft tree that one pass of the model checks; auto finds what is fastest."),
-    _option("--draft-kv", type=click.Choice(["auto", "full", "window", "retrieval"]), default=AUTO, show_default=True,
+    _option("--draft-kv", type=click.Choice(["auto", "full", "window", "retrieval", "int4"]), default=AUTO, show_default=True,
             help="What a draft keeps of a long context; never changes the text."),
+    kv_option,
     context_option,
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
@@ -71,14 +75,25 @@ answer_options = _all(
     _option("-s", "--system", metavar="TEXT", shell_complete=complete.text,
             help="System prompt; @FILE reads a file."),
     _option("--raw", is_flag=True, help="Use no chat template."),
-    _option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
-            help="Colour; auto is a terminal without NO_COLOR."),
     _option("-v", "--verbose", is_flag=True, help="Three lines on how much was drafted, and why."),
     _option("--stats/--no-stats", default=None, help="One line of figures on stderr; default on a terminal."),
+    _option("--think/--no-think", default=None, help="Ask for thoughts first, or for none; default the template's."),
+    _option("-R", "--hide-thoughts", is_flag=True, help="Show no thoughts."),
+    _option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True,
+            help="Colour and Markdown; auto is a terminal without NO_COLOR."),
     quiet_option,
 )
 
 name_option = act("--name", metavar="NAME", help="Name in the model store; default the source's and the format.")
+
+chat_options = _all(
+    act("-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
+        help="Text file to put before the first question; repeatable."),
+    act("-c", "--continue", "go_on", is_flag=True, help="Go on with the latest chat."),
+    act("--session", metavar="NAME", shell_complete=complete.chats, help="Go on with the chat of that name, or begin it."),
+    _option("--save/--no-save", default=True, help="Keep this chat as it goes; default yes."),
+    _option("--history/--no-history", default=True, help="Keep what is typed for the Up key; default yes."),
+)
 
 convert_options = _all(
     to_option,
@@ -111,6 +126,7 @@ shape_options = _all(
 
 plan_options = _all(
     draft_option,
+    kv_option,
     context_option,
     ram_option,
     vram_option,

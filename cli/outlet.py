@@ -2,49 +2,35 @@
 
 import json
 import re
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cli import render
-
-if TYPE_CHECKING:  # torch is loaded when a model is
-    from cli.session import Generation
+from cli.page import write
 
 FENCED = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<code>.*?)(?:^(?P=fence)|\Z)", re.DOTALL | re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Outlet:
-    """stream: None for the usual, which is text as it comes and one object at the end."""
+class Whole:
+    """Implements Page: all of it at the end, or its first code block alone."""
 
-    as_json: bool = False
-    extract: bool = False
-    stream: bool | None = None
+    def __init__(self, extract: bool) -> None:
+        self._extract, self._text = extract, ""
 
-    def write(self, made: "Generation", texts: Iterable[str], figures: Callable[[], dict[str, Any]]) -> None:
-        """figures: of the finished answer. What was accepted is written whatever ends it, but as JSON."""
-        if self.as_json:
-            self._json(texts, figures)
-        elif self.extract or self.stream is False:
-            self._whole(made, texts)
-        else:
-            render.write_answer(made, texts)
+    def add(self, text: str) -> None:
+        self._text += text
 
-    def _json(self, texts: Iterable[str], figures: Callable[[], dict[str, Any]]) -> None:
-        for text in texts:
-            if self.stream and text:
-                render.write(json.dumps({"text": text}) + "\n")
-        render.write(json.dumps(figures()) + "\n")
+    def end(self) -> None:
+        text = code(self._text) if self._extract else self._text
+        if text:
+            write(text.removesuffix("\n") + "\n")
 
-    def _whole(self, made: "Generation", texts: Iterable[str]) -> None:
-        try:
-            deque(texts, 0)
-        finally:
-            text = code(made.answer.text) if self.extract else made.answer.text
-            if text:
-                render.write(text.removesuffix("\n") + "\n")
+
+def write_json(texts: Iterable[str], stream: bool | None, figures: Callable[[], dict[str, Any]]) -> None:
+    """One object, of the finished answer; stream: before it a line for each text."""
+    for text in texts:
+        if stream and text:
+            write(json.dumps({"text": text}) + "\n")
+    write(json.dumps(figures()) + "\n")
 
 
 def code(text: str) -> str:

@@ -24,12 +24,13 @@ def plan(model: str, as_json: bool, **given: Any) -> int:
     """
     from cli import forecast_table, render
 
-    made = _forecast(model, given)
+    made = forecast_of(model, given)
     render.write(json.dumps(forecast_table.as_json(made)) + "\n" if as_json else forecast_table.text(made))
     return 0
 
 
-def _forecast(model: str, given: dict[str, Any]) -> "Forecast":
+def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
+    """given: the options of `plan`. Measures what of this machine is not known yet."""
     from cli import forecast, home, render
     from cli.build import MODELLESS, resolve
     from cli.drafting import SELF
@@ -37,9 +38,9 @@ def _forecast(model: str, given: dict[str, Any]) -> "Forecast":
     from cli.subject import draft, target
     from offload.measured import Measured
 
-    names = resolve(ModelOptions(model, given["draft"]))
+    names = resolve(ModelOptions(model, given["draft"], kv=given["kv"]))
     subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
     asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"] or None,
-                           int(given["activations"]), SELF in names)
+                           int(given["activations"]), SELF in names, given["kv"])
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

@@ -93,8 +93,8 @@ class Progress:
         rate = (done - before) / max(now - then, 1e-9)
         left = duration((self._total - done) / rate) if rate else "?"
         share = done / self._total
-        bar = f" {_bar(share)}" if self._live else ""
-        return f"{self.name[:30]} {share:4.0%}{bar} {self._figures('/')}  {rate / 1e6:.0f} MB/s  {left}  {what}"
+        drawn = f" {bar(share)}" if self._live else ""
+        return f"{self.name[:30]} {share:4.0%}{drawn} {self._figures('/')}  {rate / 1e6:.0f} MB/s  {left}  {what}"
 
 
 def duration(seconds: float) -> str:
@@ -106,7 +106,7 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole % 60:02}s" if minutes else f"{whole}s"
 
 
-def _bar(share: float) -> str:
+def bar(share: float) -> str:
     full, empty = "█" * round(share * CELLS), " " * (CELLS - round(share * CELLS))
     try:
         f"▕{full}▏".encode(sys.stderr.encoding)

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.reader import ReaderGone
+from cli.color import coloured
+from cli.page import Page, Plain, write
+from cli.reply import Reply
+from specexec.thoughts import opened
 
 if TYPE_CHECKING:  # torch is loaded when a model is
     from cli.session import AnswerOptions, Generation
+
+__all__ = ["as_json", "note", "peak_rss_bytes", "reply", "stats", "wants_stats", "write", "write_answer"]
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -20,29 +25,33 @@ def note(text: str, quiet: bool = False) -> None:
         click.secho(text, err=True, dim=True)
 
 
-def write(text: str) -> None:
-    """Text of the answer, at once. Raises ReaderGone, since click takes a BrokenPipeError for a failure."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise ReaderGone from error
+def reply(prompt: str | None, styled: bool, hidden: bool, page: Page | None = None) -> Reply:
+    """Shows one answer.
+
+    prompt: the template's text before it. styled: the model writes Markdown. hidden: its thoughts are. page: where it goes,
+    if not where answers usually go.
+    """
+    return Reply(page or _page(styled), opened(prompt or ""), hidden)
 
 
-def write_answer(made: "Generation", texts: Iterable[str]) -> None:
+def _page(styled: bool) -> Page:
+    if not (styled and coloured(sys.stdout)):
+        return Plain()
+    from cli.markdown import MarkdownPage
+
+    return MarkdownPage()
+
+
+def write_answer(made: "Generation", texts: Iterable[str], shown: Reply) -> None:
     """Text as it comes, ended by a newline: also where what makes it fails, unless there was no text."""
     try:
         for text in texts:
-            write(text)
+            shown.add(text)
     except Exception:
         if made.answer.text:
-            _end_line(made)
+            shown.end()
         raise
-    _end_line(made)
-
-
-def _end_line(made: "Generation") -> None:
-    write("" if made.answer.text.endswith("\n") else "\n")
+    shown.end()
 
 
 def wants_stats(given: bool | None, quiet: bool) -> bool:

@@ -30,23 +30,31 @@ def run(
     from cli import color, render, settings
     from cli.build import open_session
     from cli.interrupt import INTERRUPTED, Interrupt
-    from cli.outlet import Outlet
+    from cli.outlet import Whole, write_json
     from cli.reasons import reasons
+    from cli.status import Status, shows
     from specexec.conversation import Conversation
 
+    wanted = settings.model_options(given)
     color.choose(given["color"])
-    wanted, outlet = settings.model_options(given), Outlet(as_json, extract, stream)
     with closing(open_session(wanted, Interrupt())) as session:
         chosen = settings.answer_options(given, session.sampling)
         for remark in (*settings.remarks(wanted), *session.remarks):
             render.note(remark, given["quiet"])
+        settings.think(session.codec, given["think"])
         conversation = Conversation(session.codec, settings.system_prompt(given["system"]))
         conversation.ask(question)
         session.check_room(len(conversation.ids))
         made = session.begin(conversation.ids, chosen)
         with session.interrupt.listening():  # until the last line is out
             texts = session.stream(made, conversation.ids, chosen, conversation.begin_answer())
-            outlet.write(made, texts, lambda: render.as_json(made, len(conversation.ids), chosen))
+            if as_json:
+                write_json(texts, stream, lambda: render.as_json(made, len(conversation.ids), chosen))
+            else:
+                status, page = Status(session, made), Whole(extract) if extract or stream is False else None
+                reply = render.reply(conversation.spelled, session.codec.has_template, given["hide_thoughts"], page)
+                with session.pulse.watched(status.beat if shows(given["quiet"]) else lambda: None):
+                    render.write_answer(made, status.cleared(texts), reply)
             for line in reasons(session, made, chosen) if given["verbose"] else ():
                 render.note(line)
             if render.wants_stats(given["stats"], given["quiet"]):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cli.codec import Codec
 from cli.interrupt import Interrupt
+from cli.pulse import Pulse
 from offload.convert import size
 from offload.stream import Streaming
 from specexec.answer import Answer, Endings
@@ -53,9 +54,12 @@ class Session:
     sampling: Sampling  # the model's own defaults
     interrupt: Interrupt
     auto: Auto  # what was learnt of the best budget
+    pulse: Pulse  # of the target's passes
+    layers: int  # of the target
     streamer: Streaming | None = None  # of the target's weights
     longest: int = 0  # positions that the model was trained on
     position_bytes: int = 0  # of the KV cache
+    smaller_kv: str | None = None  # its format, where it alone fitted
 
     @property
     def context(self) -> int:
@@ -105,6 +109,8 @@ class Session:
         """What the person should know of the model as it was opened, a line each."""
         if self.streamer and self.streamer.why_plain:
             yield f"{self.streamer.folder}: {self.streamer.why_plain}, so layers stream through the page cache"
+        if self.smaller_kv:
+            yield f"keys and values are {self.smaller_kv}: bf16 does not fit; a smaller --ctx-size may leave room for it"
 
     def close(self) -> None:
         """Ends its thread and closes its files; it answers no more."""

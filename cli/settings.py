@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from cli.codec import Codec
 from cli.models import TREE, ModelOptions, find
 from cli.question import read_text
 from cli.session import AnswerOptions
@@ -25,7 +26,8 @@ SAMPLING = tuple(field.name for field in fields(Sampling))
 def model_options(given: Mapping[str, Any]) -> ModelOptions:
     return ModelOptions(given["model"], tuple(given["draft"]), _device(given), given["dtype"], given["ctx_size"],
                         given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"] or None,
-                        max(TREE, (_nodes(given) or 0) + 1), given.get("draft_kv", AUTO))
+                         max(TREE, (_nodes(given) or 0) + 1), given.get("draft_kv", AUTO), given.get("kv", AUTO),
+                         bool(given.get("verbose")))
 
 
 def _device(given: Mapping[str, Any]) -> str:
@@ -45,6 +47,14 @@ def answer_options(given: Mapping[str, Any], defaults: Sampling) -> AnswerOption
     if "" in stops:
         raise click.BadParameter("an empty text would end every answer.", param_hint="--stop")
     return AnswerOptions(replace(defaults, **chosen), seed, _nodes(given), given.get("max_tokens"), stops)
+
+
+def think(codec: Codec, wanted: bool | None) -> None:
+    """Raises WrongUsage where the model's template cannot be asked."""
+    if wanted is not None and not codec.can_choose_thinking:
+        what = "the model's chat template does not ask for thoughts" if codec.has_template else "there is no chat template"
+        raise WrongUsage(f"--think, --no-think: {what}.", hint="the same without it; -R hides thoughts")
+    codec.thinking = wanted
 
 
 def _nodes(given: Mapping[str, Any]) -> int | None:

@@ -42,23 +42,28 @@ def described(name: str) -> dict[str, Any]:
     return {
         "name": path.name if name != "bundled" else name, **_kept(model), "parameters": parameters(model),
         "layers": model.config.get("num_hidden_layers"), "context": model.config.get("max_position_embeddings"),
-        "template": Codec(path).has_template, "sampling": _sampling(model.generation), "drafts": fit.drafts(path),
+        "template": Codec(path).has_template, "sampling": _sampling(model.generation), "drafts": list(fit.drafts(path)),
         "path": str(path),
     }
 
 
 def _kept(model: "Model") -> dict[str, Any]:
     """How the weights are kept, and where they are from."""
+    from offload.convert import size
     from offload.folder import stored
+    from offload.gguf import Gguf
     from offload.store import Store
 
     if isinstance(model, Store):
         of = model.manifest.identity
         return {"format": of.quantisation, "layout": of.layout, "size": model.nbytes, "source": of.source,
                 "revision": of.revision}
+    if isinstance(model, Gguf):
+        kinds = ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in model.bytes_by_kind.items())
+        return {"format": f"GGUF: {kinds}", "layout": None, "size": model.nbytes, "source": None, "revision": None}
     kind = str(stored(model)[1]).removeprefix("torch.")
-    size = sum(shard.stat().st_size for shard in model.shards())
-    return {"format": f"{kind}, as published", "layout": None, "size": size, "source": None, "revision": None}
+    nbytes = sum(shard.stat().st_size for shard in model.shards())
+    return {"format": f"{kind}, as published", "layout": None, "size": nbytes, "source": None, "revision": None}
 
 
 def _sampling(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ ALIASES = {  # the name in --help: what it answers to besides
     "--budget": ("--draft-max", "--num-draft-tokens", "--spec-draft-n-max", "-ndt"),
     "--ctx-size": ("--ctx", "--num-ctx", "--context-length", "--max-kv-size"),
     "--vram": ("--gpu",),
+    "--kv": ("--kv-bits",),
     "--temperature": ("--temp", "-temp"),
     "--top-k": ("-topk",),
     "--top-p": ("-topp",),
@@ -37,5 +38,6 @@ FOREIGN = {  # what does their work here
     **dict.fromkeys(("-lv", "--log-verbosity"), "-v"),
     **dict.fromkeys(("-co", "--simple-io"), "--color never"),
     **dict.fromkeys(("-fa", "--flash-attn", "-b", "--batch-size", "-ub", "--ubatch-size"), "the same command without it"),
+    **dict.fromkeys(("-ctk", "-ctv", "--cache-type-k", "--cache-type-v", "-cq"), "--kv int8, for keys and values alike"),
     "--format": "--json",
 }

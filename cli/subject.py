@@ -11,6 +11,7 @@ from cli.models import ModelOptions, find, opened
 from offload.errors import DamagedFiles
 from offload.folder import Folder, json_object, stored
 from offload.footprint import Footprint, footprint
+from offload.gguf import Gguf, is_gguf
 from offload.store import Store
 from specexec.engines.device import DTYPES, choose_dtype
 from specexec.engines.families import admit
@@ -41,7 +42,7 @@ class Subject:
 
 def target(name: str, to: str | None) -> Subject:
     """to: what a model that is no store would be converted to, nf4 by default. Raises WrongUsage where a store is not `to`."""
-    if (path := Path(name).expanduser()).is_file():
+    if _is_config(path := Path(name).expanduser()):
         return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "target"))
     if isinstance(model, Store):
@@ -53,12 +54,18 @@ def target(name: str, to: str | None) -> Subject:
 
 def draft(name: str, to: str | None) -> Subject:
     """A folder is drafted with as it is; what has a configuration alone, as it would be converted."""
-    if (path := Path(name).expanduser()).is_file():
+    if _is_config(path := Path(name).expanduser()):
         return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "draft"))
+    if isinstance(model, Gguf):
+        return replace(configured(name, model.config, "nf4"), bytes=resident_weights(model, ModelOptions()))
     if isinstance(model, Store):
         return replace(of_store(name, model), bytes=resident_weights(model, ModelOptions()))
     return _published(name, model)
+
+
+def _is_config(path: Path) -> bool:
+    return path.is_file() and not is_gguf(path)
 
 
 def of_store(name: str, store: Store) -> Subject:

@@ -37,6 +37,18 @@ class Nodes(click.ParamType["int | str"]):
         return nodes
 
 
+class Kv(click.Choice[str]):
+    """The format of keys and values, by name or by bits."""
+
+    BITS: ClassVar = {"4": "int4", "8": "int8", "16": "bf16"}
+
+    def __init__(self) -> None:
+        super().__init__([AUTO, "bf16", "int8", "int4"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(self.BITS.get(value, value), param, ctx)
+
+
 class Size(click.ParamType[int]):
     """Bytes: a number with GiB, GB, MiB, MB or nothing behind it. none: what is read as 0."""
 

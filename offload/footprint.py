@@ -9,6 +9,8 @@ from specexec.formats import GROUP, TILE
 PAGE, ALIGNED = 4096, 64
 HEADER = 2 * PAGE  # a store file's, at most
 HEAD_ROUNDED = 32  # a head's dimensions in the KV cache are filled to whole 32s
+KV_GROUP = 128  # positions whose keys and values are quantised together
+KV_BITS = {"int8": 8, "int4": 4}
 
 
 def _up(number: int, to: int) -> int:
@@ -25,7 +27,10 @@ def matrix_bytes(rows: int, columns: int, kind: str) -> int:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes, but for the counts. layer: one layer's file. kv_token: all layers' keys and values of one token."""
+    """Bytes, but for the counts. layer: one layer's file. kv_token: all layers' keys and values of one token, in bf16.
+
+    kv_scales: of all layers, for a group of positions that is quantised.
+    """
 
     layers: int
     parameters: int
@@ -35,7 +40,18 @@ class Footprint:
     kv_token: int
     work_token: int  # a pass's own buffers, for each of its tokens
     vocabulary: int
+    kv_scales: int = 0
     group: int = 1  # queries that share a head of keys and values
+
+    def kv_bytes(self, kind: str, context: int, tree: int) -> int:
+        """Of a KV cache in bf16, int8 or int4, and the tree's rows, always in bf16."""
+        if kind == "bf16":
+            return self.kv_token * (context + tree)
+        return context // KV_GROUP * KV_GROUP * self.kv_position(kind) + self.kv_token * (2 * KV_GROUP + tree)
+
+    def kv_position(self, kind: str) -> int:
+        """Of one position more in that format."""
+        return self.kv_token if kind == "bf16" else (self.kv_token * KV_BITS[kind] // 16 + self.kv_scales // KV_GROUP)
 
     @property
     def weights(self) -> int:
@@ -65,4 +81,4 @@ def footprint(config: Mapping[str, Any], kind: str) -> Footprint:
     return Footprint(
         layers, parameters, _up(matrices + vectors + HEADER, PAGE), _up(head + 4 * width + HEADER, PAGE),
         2 * config["vocab_size"] * width, layers * 2 * kv_heads * padded * 2, work, config["vocab_size"],
-        max(1, heads // kv_heads))
+        layers * kv_heads * 2 * 2 * (padded + KV_GROUP), max(1, heads // kv_heads))

@@ -17,12 +17,14 @@ SLOTS = 2  # buffers of the ring: one being read, one in use
 class Demand:
     """context: tokens the KV cache is to hold. tree: rows of the largest pass over a tree, and of the KV cache besides.
 
-    draft: bytes of what drafts. prompt: rows of a pass that reads a prompt, where they are more.
+    draft: bytes of what drafts. kv: format of keys and values: bf16, int8 or int4. prompt: rows of a pass that reads a prompt,
+    where they are more.
     """
 
     context: int
     tree: int
     draft: int = 0
+    kv: str = "bf16"
     prompt: int = 0
 
     @property
@@ -42,7 +44,7 @@ class Placement:
     """pinned: layers that stay in memory. streamed: bytes read in every pass. ledger: all that is allocated.
 
     With a device: on_device layers stay there; the others, `copied` bytes, pass through device_slots buffers of it in every
-    pass, `pinned` of them from page-locked memory. vram: the device's ledger.
+    pass, `pinned` of them from page-locked memory. vram: the device's ledger. kv: format of keys and values.
     """
 
     pinned: int
@@ -53,6 +55,7 @@ class Placement:
     device_slots: int = 0
     copied: int = 0
     vram: tuple[Entry, ...] = ()
+    kv: str = "bf16"
 
     @property
     def bytes(self) -> int:
@@ -72,20 +75,20 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
     fixed = (
         Entry("program", PROGRAM),
         Entry("head and last norm", of.head),
-        Entry("KV cache", of.kv_token * (demand.context + demand.tree)),
+        Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree)),
         Entry("a pass's buffers", of.work_token * demand.rows + READER_BLOCK),
         Entry("draft", demand.draft),
     )
     room = ram - total(fixed)
     if room >= of.layers * of.layer:
-        return Placement(of.layers, 0, 0, (*fixed, Entry("layers in memory", of.layers * of.layer)))
+        return Placement(of.layers, 0, 0, (*fixed, Entry("layers in memory", of.layers * of.layer)), kv=demand.kv)
     pinned = room // of.layer - SLOTS
     if pinned < 0:
         least = total(fixed) + SLOTS * of.layer
         raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
                               hint=f"--ram {gib(least)}{_shorter(of, demand, least - ram)}")
     ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))
-    return Placement(pinned, SLOTS, (of.layers - pinned) * of.layer, (*fixed, *ring))
+    return Placement(pinned, SLOTS, (of.layers - pinned) * of.layer, (*fixed, *ring), kv=demand.kv)
 
 
 def check_resident(weights: int, kv_token: int, context: int, free: int, path: Path) -> None:
@@ -104,8 +107,9 @@ def longest(context: int, missing: int, kv_token: int) -> int:
 
 
 def _shorter(of: Footprint, demand: Demand, missing: int) -> str:
-    if context := longest(demand.context, missing, of.kv_token):
-        saved = of.kv_token * (demand.context - context)
+    position = of.kv_position(demand.kv)
+    if context := longest(demand.context, missing, position):
+        saved = position * (demand.context - context)
         return f", or --ctx-size {context}, which takes {gib(saved)} less than {demand.context:,}"
     return ", or another model: no context is small enough"
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -26,9 +27,15 @@ OPTIONAL = {name for name in INNER if name.endswith(".bias")} | {"self_attn.q_no
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 AGAIN = "fetch the model again"
 
-Tensors = Mapping[str, Stored]
 Sources = Mapping[str, Source]
 Matrices = Mapping[str, tuple[int, int]]
+
+
+class Kept(Source, Protocol):
+    """A tensor of a file."""
+
+    @property
+    def path(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,13 @@ def published(folder: Folder, goal: Goal) -> Blueprint:
 
 
 def drawn(model: str, headers: Mapping[Path, Spans], goal: Goal) -> tuple[Matrices, tuple[Sheet, ...]]:
-    """The matrices of a manifest, and all files but copies, of what published files hold; model: its name, for errors."""
-    outside, layers = _sorted(model, _tensors(headers), goal)
+    """As `laid_out`, of what published files hold."""
+    return laid_out(model, _tensors(headers), goal)
+
+
+def laid_out(model: str, tensors: Mapping[str, Kept], goal: Goal) -> tuple[Matrices, tuple[Sheet, ...]]:
+    """The matrices of a manifest, and all files but copies, of tensors by their published names; model: for errors."""
+    outside, layers = _sorted(model, tensors, goal)
     sheets = [Sheet(layer_name(index), tuple(goal.layer(tensors))) for index, tensors in enumerate(layers)]
     head = Sheet(HEAD_FILE, tuple(goal.head(outside)))
     embedding = Sheet(EMBEDDING_FILE, (goal.embedding(outside[EMBEDDING]),))
@@ -92,10 +104,10 @@ def drawn(model: str, headers: Mapping[Path, Spans], goal: Goal) -> tuple[Matric
     return matrices, (*sheets, head, embedding)
 
 
-def _sorted(model: str, found: Tensors, goal: Goal) -> tuple[Tensors, list[Tensors]]:
+def _sorted(model: str, found: Mapping[str, Kept], goal: Goal) -> tuple[Sources, list[Sources]]:
     """(tensors outside the layers, those of each layer by their names in it), all as they should be."""
-    outside = dict[str, Stored]()
-    layers: list[dict[str, Stored]] = [{} for _ in range(min(goal.layers, len(found)))]
+    outside = dict[str, Source]()
+    layers: list[dict[str, Source]] = [{} for _ in range(min(goal.layers, len(found)))]
     for name, tensor in found.items():
         index, inner = _within(name)
         if name in (EMBEDDING, NORM, HEAD):
@@ -117,7 +129,7 @@ def _within(name: str) -> tuple[int | None, str]:
     return (int(index), inner) if name.startswith(LAYERS) and index.isdecimal() else (None, name)
 
 
-def _tensors(headers: Mapping[Path, Spans]) -> Tensors:
+def _tensors(headers: Mapping[Path, Spans]) -> Mapping[str, Stored]:
     found: dict[str, Stored] = {}
     for path, spans in headers.items():
         for name, span in spans.items():
@@ -128,8 +140,8 @@ def _tensors(headers: Mapping[Path, Spans]) -> Tensors:
     return found
 
 
-def _usable(tensor: Stored, dimensions: int) -> Stored:
-    shape, dtype = tensor.span.shape, tensor.span.dtype
+def _usable(tensor: Kept, dimensions: int) -> Kept:
+    shape, dtype = tensor.shape, tensor.dtype
     if dtype not in FLOATS:
         raise Refused(f"{tensor.path}: {tensor.name} is {dtype}, which is quantised already or no weight.",
                       hint="the model as published in fp32, bf16 or fp16")
@@ -138,20 +150,20 @@ def _usable(tensor: Stored, dimensions: int) -> Stored:
     return tensor
 
 
-def _complete(model: str, tensors: Tensors, wanted: set[str], before: str = "") -> None:
+def _complete(model: str, tensors: Sources, wanted: set[str], before: str = "") -> None:
     if missing := sorted(wanted - tensors.keys()):
         raise DamagedFiles(f"{model} lacks {before}{missing[0]}.", hint=AGAIN)
 
 
-def _alike(model: str, layers: list[dict[str, Stored]]) -> None:
+def _alike(model: str, layers: list[dict[str, Source]]) -> None:
     """Every layer has what the first one has, in the same shapes."""
     wanted = (set(INNER) - OPTIONAL).union(*layers)
     for index, tensors in enumerate(layers):
         _complete(model, tensors, wanted, f"{LAYERS}{index}.")
         for name, tensor in tensors.items():
-            if tensor.span.shape != layers[0][name].span.shape:
-                raise DamagedFiles(f"{model}: {LAYERS}{index}.{name} has the shape {list(tensor.span.shape)},"
-                                   f" unlike layer 0's {list(layers[0][name].span.shape)}.", hint=AGAIN)
+            if tensor.shape != layers[0][name].shape:
+                raise DamagedFiles(f"{model}: {LAYERS}{index}.{name} has the shape {list(tensor.shape)},"
+                                   f" unlike layer 0's {list(layers[0][name].shape)}.", hint=AGAIN)
 
 
 def _origin(path: Path) -> tuple[str, str | None]:

@@ -18,6 +18,11 @@ class TextCodec(Protocol):
         """Text of `ids`; special tokens have none."""
 
 
+def alike(a: str, b: str) -> int:
+    """Characters that both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 @dataclass(frozen=True)
 class Endings:
     """What ends an answer. room: tokens until the context is full; max_tokens: None for no limit."""
@@ -56,6 +61,12 @@ class Answer:
         """Ends it from outside; returns what was held back."""
         self.stop_reason = self.stop_reason or reason
         return self._release()
+
+    def respelled(self, text: str) -> list[int]:
+        """Ids of `text`: this answer's own as far as they spell it."""
+        common = alike(self.text, text)
+        tokens, characters = max(place for place in self._whole if place[1] <= common)
+        return self.ids[:tokens] + self._spelled(text[characters:])
 
     def _add(self, token: int) -> None:
         if token in self.endings.eos:

@@ -1,15 +1,17 @@
 """A conversation as spans of token ids: what was written is never tokenised again.
 
-Each turn appends only what the chat template adds. Without a template, turns continue one text.
+Each turn appends only what the chat template adds. Without a template, turns continue one text. Where a template rewrites
+earlier turns (it drops their thoughts), the turn that makes it do so holds what they became: undone, it brings them back.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from specexec.answer import alike
 from specexec.errors import WrongUsage
-
-Messages = Sequence[Mapping[str, str]]
+from specexec.exchange import Exchange, Message, Messages, joined, said
+from specexec.thoughts import CLOSE, visible
 
 
 class ChatCodec(Protocol):
@@ -26,18 +28,6 @@ class ChatCodec(Protocol):
 
 
 @dataclass
-class Exchange:
-    question: str
-    prompt_ids: list[int]  # what the turn added before its answer
-    answer: str = ""
-    answer_ids: list[int] = field(default_factory=list)
-
-    @property
-    def ids(self) -> list[int]:
-        return self.prompt_ids + self.answer_ids
-
-
-@dataclass
 class Conversation:
     """answers: generations begun so far, regenerations included; it numbers the noise, so no two share any."""
 
@@ -49,11 +39,17 @@ class Conversation:
     @property
     def ids(self) -> list[int]:
         """The context: the whole of it, ready for the next answer."""
-        return [token for exchange in self.exchanges for token in exchange.ids]
+        return joined(self.exchanges)
 
-    def ask(self, question: str) -> None:
+    @property
+    def spelled(self) -> str | None:
+        """The template's text before the last answer; None without a template."""
+        return self.codec.render(self._messages(self.exchanges[:-1], self.exchanges[-1].asked))
+
+    def ask(self, question: str | Messages) -> None:
         """Appends a question. Raises WrongUsage where the template refuses it."""
-        self.exchanges.append(Exchange(question, self._added(question)))
+        asked = [{"role": "user", "content": question}] if isinstance(question, str) else question
+        self.exchanges.append(self._asked(tuple(asked)))
 
     def begin_answer(self) -> int:
         """The number of the answer that starts now."""
@@ -66,6 +62,7 @@ class Conversation:
     def withdraw(self) -> None:
         """Forgets the last answer; its question stands."""
         self.answered("", [])
+        self.exchanges[-1].further = {}
 
     def undo(self) -> None:
         """Forgets the last question and its answer."""
@@ -75,53 +72,81 @@ class Conversation:
         """Forgets every turn; the system prompt stays."""
         self.exchanges.clear()
 
+    def instruct(self, system: str | None) -> None:
+        """Another system prompt, for all turns. Raises WrongUsage where the template refuses it."""
+        self._replay(replace(self, system=system, exchanges=[]), self.exchanges)
+
+    def drop_oldest(self) -> str:
+        """Forgets the first question and its answer; returns the question."""
+        dropped = self.exchanges[0].question
+        self._replay(replace(self, exchanges=[]), self.exchanges[1:])
+        return dropped
+
     def make_room(self, context: int, wanted: int) -> list[str]:
         """Drops whole oldest turns until `wanted` tokens fit behind the last question; returns the questions dropped."""
         dropped: list[str] = []
         while len(self.exchanges) > 1 and len(self.ids) + wanted > context:
-            dropped.append(self.exchanges.pop(0).question)
-            self._reopen()
+            dropped.append(self.drop_oldest())
         return dropped
 
-    def _reopen(self) -> None:
-        """The first turn left now opens the context: its prompt alone is written anew."""
-        first, last = self.exchanges[0], self.exchanges[-1]
-        if first.prompt_ids or first is last:
-            first.prompt_ids = self._opening(first.question)
-        else:  # the template had rewritten the turns, and the last one's span holds them all
-            last.prompt_ids = self.codec.encode(self.codec.render(self._messages(self.exchanges[:-1], last.question)) or "")
+    def _replay(self, fresh: "Conversation", turns: Sequence[Exchange]) -> None:
+        """The same turns behind another beginning: what was asked is written anew, answers keep their ids."""
+        for turn in turns:
+            opened = fresh._asked(turn.asked)
+            fresh.exchanges.append(replace(turn, prompt_ids=opened.prompt_ids, base=opened.base))
+        self.system, self.exchanges = fresh.system, fresh.exchanges
 
-    def _opening(self, question: str) -> list[int]:
-        opening = self.codec.render(self._messages([], question))
+    def _asked(self, asked: tuple[Message, ...]) -> Exchange:
+        if not self.exchanges:
+            return Exchange(asked, self._opening(asked))
+        whole = self.codec.render(self._messages(self.exchanges, asked))
+        if whole is None:
+            return Exchange(asked, self.codec.encode(said(asked)))
+        last = self.exchanges[-1]
+        before = self.codec.render(self._messages(self.exchanges[:-1], last.asked)) or ""
+        for answer in (last.answer, last.answer.strip()) if not last.further else ():  # many templates strip
+            if whole.startswith(before + answer):
+                return Exchange(asked, self.codec.encode(whole[len(before + answer) :]))
+        return self._rewritten(asked, before, whole)
+
+    def _opening(self, asked: tuple[Message, ...]) -> list[int]:
+        opening = self.codec.render(self._messages([], asked))
         if opening is not None:
             return self.codec.encode(opening)
-        return self.codec.encode_first(f"{self.system}\n\n{question}" if self.system else question)
+        return self.codec.encode_first(f"{self.system}\n\n{said(asked)}" if self.system else said(asked))
 
-    def _added(self, question: str) -> list[int]:
-        if not self.exchanges:
-            return self._opening(question)
-        whole = self.codec.render(self._messages(self.exchanges, question))
-        if whole is None:
-            return self.codec.encode(question)
-        last = self.exchanges[-1]
-        before = self.codec.render(self._messages(self.exchanges[:-1], last.question))
-        for answer in (last.answer, last.answer.strip()):  # many templates strip
-            if before is not None and whole.startswith(before + answer):
-                return self.codec.encode(whole[len(before + answer) :])
-        return self._rewritten(whole)
+    def _rewritten(self, asked: tuple[Message, ...], before: str, whole: str) -> Exchange:
+        """The template changed earlier turns. What stands before the last answer keeps its ids where its text is the same.
 
-    def _rewritten(self, whole: str) -> list[int]:
-        """The template changed earlier turns: they are spelled anew, as one span."""
-        for exchange in self.exchanges:
-            exchange.prompt_ids, exchange.answer_ids = [], []
-        return self.codec.encode(whole)
+        before: the template's text up to the last answer, whole: up to the next.
+        """
+        last, kept = self.exchanges[-1], alike(before, whole)
+        gone = self.codec.encode(before[kept:])  # such as the mark that had opened its thoughts
+        stays = len(last.prompt_ids) - len(gone)
+        if stays < 0 or last.prompt_ids[stays:] != gone:
+            return Exchange(asked, self.codec.encode(whole), base=[])
+        base = joined([*self.exchanges[:-1], replace(last, prompt_ids=last.prompt_ids[:stays], answer_ids=[])])
+        rest, shown = whole[kept:], visible(last.answer)
+        at = rest.find(shown)
+        if not shown or at < 0:
+            return Exchange(asked, self.codec.encode(rest), base=base)
+        base += [*self.codec.encode(rest[:at]), *self._visible_ids(last)]
+        return Exchange(asked, self.codec.encode(rest[at + len(shown) :]), base=base)
 
-    def _messages(self, earlier: Sequence[Exchange], question: str) -> list[dict[str, str]]:
-        messages = [{"role": "system", "content": self.system}] if self.system else []
+    def _visible_ids(self, of: Exchange) -> list[int]:
+        """The answer's own ids behind its thoughts, where a token ends with them."""
+        shown, mark = visible(of.answer), self.codec.encode(CLOSE)
+        _, _, behind = of.answer.rpartition(CLOSE)
+        between = self.codec.encode(behind[: behind.find(shown)])
+        opening, ids = [*mark, *between], of.answer_ids
+        ends = [i for i in range(len(opening), len(ids)) if ids[i - len(opening) : i] == opening]
+        return ids[ends[-1] :] if ends else self.codec.encode(shown)
+
+    def _messages(self, earlier: Sequence[Exchange], asked: Messages) -> list[Message]:
+        messages: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         for exchange in earlier:
-            messages.append({"role": "user", "content": exchange.question})
-            messages.append({"role": "assistant", "content": exchange.answer})
-        return [*messages, {"role": "user", "content": question}]
+            messages += exchange.messages
+        return [*messages, *asked]
 
 
 def check_fits(tokens: int, context: int) -> None:

@@ -36,5 +36,9 @@ class Damaged(SpecexecError):
     exit_code = 5
 
 
+class Failed(SpecexecError):
+    """An engine that is not ours gave up."""
+
+
 class Interrupted(Exception):
     """The person pressed Ctrl-C: raised between two layers, where every cache is as before the pass."""

@@ -1,8 +1,11 @@
 """Fixtures every test shares. Threads must wait passively, and that is read when torch is first imported."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; children would never hear of Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["SPECEXEC_CONFIG"] = os.devnull  # nobody's own settings
 
 from collections.abc import Callable, Iterator
@@ -16,6 +19,13 @@ settings.register_profile("specexec", deadline=None, derandomize=True, print_blo
 settings.load_profile("specexec")
 
 SHARED = Path(os.environ.get("SPECEXEC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chats are saved: not among those of the person who runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    return Path(os.environ["XDG_STATE_HOME"]) / "specexec"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from specexec.drafters.evaluated import Evaluated
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.setting import Setting
 from specexec.drafters.tier import Tier
-from specexec.engines.tree_engine import TreeEngine
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.kv.cache import KVCache
 from specexec.vocabulary import Vocabulary
 
@@ -35,7 +35,7 @@ class Same(Tier):
     source = "self"
 
     def __init__(
-        self, target: TreeEngine, view: SelfView, cascade: Cascade | None = None, vocabulary: Vocabulary | None = None
+        self, target: WeightsEngine, view: SelfView, cascade: Cascade | None = None, vocabulary: Vocabulary | None = None
     ) -> None:
         super().__init__(target.over(view), vocabulary or Vocabulary(None), cascade)
         self.target, self.view = target, view

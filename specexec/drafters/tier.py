@@ -26,9 +26,13 @@ class Tier(ModelExpander):
         if self.cascade is None:
             return super()._look(asked, also)
         beside = len(asked) - 1 + self.engine.missing
+        worth = self.cascade.budget.worth(beside).within(self.engine.limits.tree - len(self._evaluated) - len(asked))
+        if not worth.budget:
+            began = time.perf_counter()
+            super()._look(asked, also)
+            return self.cascade.passed(beside, time.perf_counter() - began)
         context = [*self.setting.context[:-1], *asked[0].path]
-        room = self.engine.limits.tree - len(self._evaluated) - len(asked)
-        guess = self.cascade.guess(context, self.setting, beside, room)
+        guess = self.cascade.guess(context, self.setting, worth)
         picks = self.cascade.picks(guess, context, self.setting)
         began = time.perf_counter()
         super()._look([*asked, *self._below(asked[0], guess, len(asked))], self._of_guess(picks, len(asked)))

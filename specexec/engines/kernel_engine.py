@@ -8,34 +8,36 @@ from transformers import PretrainedConfig
 
 from specexec.engines.angles import Angles
 from specexec.engines.kernel_layer import KernelLayer, Step, packed, vector
-from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
+from specexec.engines.tree_engine import LARGEST_TREE
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
 from specexec.kernels import linear, rows, table
 from specexec.kernels.linear import Activations
 from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
+from specexec.kv.hierarchical import BITS, HierarchicalCache
 from specexec.kv.window import BlockWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import depths
 
 
-class KernelEngine(TreeEngine):
+class KernelEngine(WeightsEngine):
     """Implements Engine. source: matrices in layout tile16 (name.weight codes, name.scales), norms and biases in fp32.
 
     config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
-    Interrupted. chunk: tokens of a prompt that one pass reads, where that is more than largest_tree.
+    Interrupted. kv: bf16, int8 or int4, the format of keys and values. chunk: tokens of a prompt that one pass reads, where
+    that is more than largest_tree.
     """
 
     def __init__(
         self, config: PretrainedConfig, source: WeightSource, vocabulary: int, bits: int,
         stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
-        chunk: int = 0,
+        kv: str = "bf16", chunk: int = 0,
     ) -> None:
         self.shape = Shape.of(config)
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary, chunk)
-        most = limits.context + 2 * largest_tree  # a tree, and below it the rows of the pass that takes its place
-        blocks = BlockCache(config.num_hidden_layers, self.shape.kv_heads, self.shape.head_dim, most)
+        blocks = self._blocks(config.num_hidden_layers, limits, kv)
         super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))
         self.blocks: KernelCache = blocks
         self.bits, self.stop = bits, stop
@@ -45,6 +47,12 @@ class KernelEngine(TreeEngine):
         self.head = packed(resident, "lm_head", config.vocab_size, self.shape.width)
         self._room = Workspace(self.shape, 1, bits)
         self._layers: dict[int, KernelLayer] = {}  # by the identity of the mapping each holds: streamed ones come again
+
+    def _blocks(self, layers: int, limits: Limits, kv: str) -> BlockCache:
+        heads, dim, tree = self.shape.kv_heads, self.shape.head_dim, 2 * limits.tree  # and below one the rows of the next pass
+        if kv in BITS:
+            return HierarchicalCache(layers, heads, dim, BITS[kv], limits.context, tree)
+        return BlockCache(layers, heads, dim, limits.context + tree)
 
     def over(self, cache: KVCache) -> Self:
         other = super().over(cache)
@@ -93,10 +101,10 @@ class KernelEngine(TreeEngine):
             self._layers[id(tensors)] = KernelLayer(tensors, self.shape, self._room)
         return self._layers[id(tensors)]
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        activations = Activations.empty(len(hidden), self.shape.width, self.bits)
-        rows.norm_quantise(hidden, self.norm, self.shape.eps, activations)
-        out = torch.empty(len(hidden), self.head.rows)
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        activations = Activations.empty(len(states), self.shape.width, self.bits)
+        rows.norm_quantise(states, self.norm, self.shape.eps, activations)
+        out = torch.empty(len(states), self.head.rows)
         linear.linear([linear.matrix(self.head, out)], activations)
         return out
 

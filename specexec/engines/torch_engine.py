@@ -12,7 +12,8 @@ from specexec.engines import attention
 from specexec.engines.angles import Angles
 from specexec.engines.device import ROUNDING
 from specexec.engines.quant_linear import quantise_linears
-from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
+from specexec.engines.tree_engine import LARGEST_TREE
+from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import Damaged, Interrupted
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.window import DenseWindow
@@ -63,7 +64,7 @@ class _Run:
         return Rows(self.positions, visible, first, self.parents, softcap, self.root)
 
 
-class TorchEngine(TreeEngine):
+class TorchEngine(WeightsEngine):
     """Implements Engine with a transformers model.
 
     config: one that families.admit returned. stop: asked between layers; True raises Interrupted. quant: the format of the
@@ -94,8 +95,8 @@ class TorchEngine(TreeEngine):
             raise RuntimeError(f"{run.attended} of {len(self.model.model.layers)} layers asked for attention")
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.model.lm_head(hidden).float()  # type: ignore[no-any-return]
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        return self.model.lm_head(states).float()  # type: ignore[no-any-return]
 
     def _build(self, config: PretrainedConfig, dtype: torch.dtype, quant: str | None) -> Any:
         with init_empty_weights(include_buffers=False):

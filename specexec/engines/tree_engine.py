@@ -1,22 +1,18 @@
 """What every engine over a KV cache does: settle it, evaluate what is missing with the tree, read logits in blocks."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Self
 
 import torch
 
 from specexec.errors import ContextFull
-from specexec.kv.cache import KVCache
-from specexec.roles import Limits, Reader, WeightSource
+from specexec.kv.cache import TreeCache
+from specexec.roles import Limits, Reader
 from specexec.tree import ROOT, DraftTree
 
 READER_ROWS = 64
 READER_BYTES = 2**23  # larger temporaries are mapped and faulted in anew each time: up to 10 times slower, measured
 LARGEST_TREE = 2048
-WINDOW_TREE = 256  # over a window: what a small model reads in one pass adds to the distances it sees
 
 
 class TreeEngine(ABC):
@@ -26,39 +22,23 @@ class TreeEngine(ABC):
     passes: forwards of the whole model so far, each of which streams every weight once.
     """
 
-    def __init__(
-        self, source: WeightSource, cache: KVCache, limits: Limits, rounding: float, device: torch.device
-    ) -> None:
-        self.source, self.cache, self._limits, self.rounding, self.device = source, cache, limits, rounding, device
+    cache: TreeCache
+
+    def __init__(self, cache: TreeCache, limits: Limits, rounding: float, device: torch.device) -> None:
+        self.cache, self._limits, self.rounding, self.device = cache, limits, rounding, device
         self.passes = 0
         self._tokens: list[int] = []
 
     @abstractmethod
-    def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
-        """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become.
+    def _states(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
+        """[n, ...]: what `_logits` reads of rows `root` to the last; none is read where root is None.
 
-        root: which of the n is the tree's first, if any.
+        parents: of all rows of the cache's tree, whose last ones these tokens become. root: which of them is the tree's first.
         """
 
     @abstractmethod
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """fp32[k, >= vocabulary] of hidden[k, width]."""
-
-    def over(self, cache: KVCache) -> Self:
-        """Another engine of the same weights, which are not copied. The two cannot run at the same time."""
-        other = copy.copy(self)
-        other.cache, other.passes, other._tokens = cache, 0, []
-        return other
-
-    def forgetting(self, context: int) -> Self:
-        """Another one, over a cache that keeps a window of a context that may be longer than the model has learnt."""
-        other = self.over(self._window())
-        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE), chunk=0)
-        return other
-
-    @abstractmethod
-    def _window(self) -> KVCache:
-        """A cache of a window, of this model."""
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        """fp32[k, >= vocabulary] of k rows of states."""
 
     @property
     def limits(self) -> Limits:
@@ -66,7 +46,7 @@ class TreeEngine(ABC):
 
     @property
     def waited(self) -> float:
-        return float(getattr(self.source, "waited", 0.0))
+        return 0.0
 
     @property
     def missing(self) -> int:
@@ -95,8 +75,8 @@ class TreeEngine(ABC):
             self.cache.leap(missing[len(chunk) :])
         above = len(missing) - 1  # the row above node 0
         parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
-        hidden = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents], len(missing))
-        self._read(hidden[len(missing) :], reader, first)
+        states = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents], len(missing))
+        self._read(states, reader, first)
 
     def _check_room(self, tree: DraftTree) -> None:
         deepest = len(self._tokens) + max(tree.depth)
@@ -128,16 +108,16 @@ class TreeEngine(ABC):
         return rows
 
     def _evaluate(self, tokens: Sequence[int], parents: Sequence[int], root: int | None = None) -> torch.Tensor:
-        """Last hidden states [n, width]; the rows join the cache's tree. parents: rows of that tree, or ROOT."""
-        hidden = self._hidden(tokens, [*self.cache.branches.parents, *parents], root)
+        """As `_states`; the rows join the cache's tree. parents: rows of that tree, or ROOT."""
+        states = self._states(tokens, [*self.cache.branches.parents, *parents], root)
         self.cache.admit(tokens, parents)
         self.passes += 1
-        return hidden
+        return states
 
-    def _read(self, hidden: torch.Tensor, reader: Reader, first: int) -> None:
+    def _read(self, states: torch.Tensor, reader: Reader, first: int) -> None:
         rows = max(1, min(READER_ROWS, READER_BYTES // (4 * self.limits.vocabulary)))
-        for start in range(0, len(hidden), rows):
-            reader(first + start, self._logits(hidden[start : start + rows])[:, : self.limits.vocabulary])
+        for start in range(0, len(states), rows):
+            reader(first + start, self._logits(states[start : start + rows])[:, : self.limits.vocabulary])
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

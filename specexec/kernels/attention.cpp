@@ -6,38 +6,43 @@
 // a time, through the rows of its own path. Rows gathered from another cache come first, in blocks of eight times eight, read
 // where they lie.   Online softmax: Milakov and Gimelshein 2018; tasks by chunk: Flash-Decoding, Dao 2023
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
+#include "group_attention.h"
 #include "kernels.h"
 #include "simd.h"
+#include "softmax.h"
 
 namespace specexec::SPECEXEC_ISA {
 
-constexpr int64_t kBlock = 64, kChunk = 64 * kBlock;
+constexpr int64_t kChunk = 64 * kBlock;
 constexpr int64_t kTaskRows = 48;
-constexpr float kNever = -1e30f;  // below any score; e^(kNever - x) is 0
 constexpr double kAttendWorthWaking = 3e5;
 
 struct Query {
+  int64_t groups;             // that it sees quantised
   int64_t contiguous;         // rows it sees that lie in order of position: committed ones and the trunk of the tree
-  int64_t first;              // first position in its window
+  int64_t first;              // first row it sees
   const int64_t *path;        // rows of the rest of its path
   int64_t depth;              // how many
   int64_t end() const { return contiguous + depth; }
+  int64_t row(int64_t i) const { return i < contiguous ? i : path[i - contiguous]; }
 };
 
 struct Queries {
   std::vector<Query> each;
   std::vector<int64_t> rows;
 
-  Queries(const SpecexecPass &p, int64_t position) {  // position: of the cache's first row
+  Queries(const SpecexecPass &p, const SpecexecCache &c) {
+    const int64_t position = c.position;
     int64_t trunk = 0;
     while (trunk < p.t && p.parents[trunk] == trunk - 1) trunk++;
     std::vector<int64_t> starts;
     for (int64_t i = 0; i < p.n; i++) {
       const int64_t first = std::max<int64_t>(0, p.first[i] - position);
       if (!p.t) {
-        each.push_back({p.committed, first, nullptr, 0}), starts.push_back(0);
+        each.push_back({0, p.committed, first, nullptr, 0}), starts.push_back(0);
         continue;
       }
       const size_t start = rows.size();
@@ -45,21 +50,17 @@ struct Queries {
       for (; r >= trunk; r = p.parents[r]) rows.push_back(p.committed + r);
       std::reverse(rows.begin() + int64_t(start), rows.end());
       starts.push_back(int64_t(start));
-      each.push_back({p.committed + r + 1, first, nullptr, int64_t(rows.size() - start)});
+      each.push_back({0, p.committed + r + 1, first, nullptr, int64_t(rows.size() - start)});
     }
     for (size_t i = 0; i < each.size(); i++) each[i].path = rows.data() + starts[i];
+    if (c.quantised)
+      for (Query &query : each) quantised(query, *c.quantised, position, p.t > 0);
   }
-};
 
-// What some rows (a query and a head each) know so far: the running maximum, the sum and the mix of values under it.
-struct State {
-  float *most, *total, *mix;
-  int64_t dim;
-  State at(int64_t row) const { return {most + row, total + row, mix + row * dim, dim}; }
-  static int64_t floats(int64_t rows, int64_t dim) { return rows * (dim + 2); }
-  static State over(float *p, int64_t rows, int64_t dim) { return {p, p + rows, p + 2 * rows, dim}; }
-  void clear(int64_t rows) const {
-    std::fill_n(most, rows, kNever), std::fill_n(total, rows, 0.f), std::fill_n(mix, rows * dim, 0.f);
+  // A function of the query's position alone, where it is a tree's.
+  static void quantised(Query &query, const SpecexecQuantised &by, int64_t position, bool of_tree) {
+    query.groups = by.follows && of_tree ? (position + query.end() - 1) / kGroupRows : by.groups;
+    query.first = std::max(query.first, query.groups * kGroupRows - position);
   }
 };
 
@@ -150,26 +151,6 @@ static void mix(const float *weights, const uint16_t *values, const At &at, int6
   int64_t d = 0;
   for (; d + 32 * kSlabs <= dim; d += 32 * kSlabs) mix_slabs<R, kSlabs>(weights, values, at, dim, d, to);
   for (; d < dim; d += 32) mix_slabs<R, 1>(weights, values, at, dim, d, to);
-}
-
-// Scores of one block become weights under the new maximum; the state so far shrinks to it. Masked scores weigh nothing.
-static void soften(float *scores, const State &s) {
-  F v[4], w[4];
-  for (int i = 0; i < 4; i++) v[i] = load(scores + 16 * i);
-  const float most = std::max(*s.most, largest(max(max(v[0], v[1]), max(v[2], v[3]))));
-  const F peak = set(most), never = set(kNever);
-  for (int i = 0; i < 4; i++) {
-    w[i] = where_above(v[i], never, exp(sub(v[i], peak)));
-    store(scores + 16 * i, w[i]);
-  }
-  if (most != *s.most) {
-    const F shrink = exp(set(*s.most - most));
-    float one[16];
-    store(one, shrink);
-    *s.total *= one[0], *s.most = most;
-    for (int64_t d = 0; d < s.dim; d += 16) store(s.mix + d, mul(load(s.mix + d), shrink));
-  }
-  *s.total += sum(add(add(w[0], w[1]), add(w[2], w[3])));
 }
 
 struct Head {  // one KV head's rows
@@ -287,16 +268,18 @@ struct Task {
   const Query *queries;
   int64_t index, count, group, kv_head;  // of the first query; how many; heads a KV head
   std::vector<const float *> q;
-  std::vector<int64_t> first, seen;  // the first row each sees, here and among gathered ones
+  std::vector<int64_t> first, seen, from_group;  // the first row each sees, here and among gathered ones; position, of groups
   const SpecexecGathered *gathered;
+  const SpecexecQuantised *quantised;
   Head base;
   int64_t position;  // of this cache's first row
+  int64_t groups = 0;  // that any of them sees quantised
   int64_t whole_from = 0, whole_to = INT64_MAX, end = 0;  // positions: blocks all see whole, the last one any sees
 
   Task(const SpecexecAttention &a, const SpecexecCache &c, const SpecexecPass &p, const Queries &all, int64_t kv, int64_t from, int64_t to)
       : what(a), head{c.keys + kv * c.capacity * c.dim, c.values + kv * c.capacity * c.dim, c.dim},
         queries(all.each.data() + from), index(from), count(to - from), group(a.heads / c.kv_heads), kv_head(kv),
-        gathered(c.gathered), base{nullptr, nullptr, c.dim}, position(c.position) {
+        gathered(c.gathered), quantised(c.quantised), base{nullptr, nullptr, c.dim}, position(c.position) {
     if (gathered) {
       const int64_t start = kv * gathered->capacity * c.dim;
       base = {gathered->keys + start, gathered->values + start, c.dim};
@@ -306,10 +289,12 @@ struct Task {
       whole_from = std::min(whole_from, queries[i].first / kBlock * kBlock);
       whole_to = std::min(whole_to, queries[i].contiguous / kBlock * kBlock);
       end = std::max(end, queries[i].end());
+      groups = std::max(groups, queries[i].groups);
       for (int64_t g = 0; g < group; g++) {
         q.push_back(a.q + ((from + i) * a.heads + kv * group + g) * c.dim);
         first.push_back(queries[i].first);
-        seen.push_back(std::max<int64_t>(0, p.first[from + i]));
+        seen.push_back(std::max<int64_t>(0, p.first[from + i] - (gathered ? gathered->position : 0)));
+        from_group.push_back(p.first[from + i]);
       }
     }
   }
@@ -317,12 +302,55 @@ struct Task {
   int64_t first_chunk() const { return whole_from / kChunk; }
   int64_t chunks() const { return (end + kChunk - 1) / kChunk; }
   int64_t gathered_pieces() const { return gathered ? (gathered->blocks + kChunk / kBlock - 1) / (kChunk / kBlock) : 0; }
-  int64_t pieces() const { return gathered_pieces() + std::max<int64_t>(0, chunks() - first_chunk()); }
+  int64_t quantised_pieces() const { return (groups * kGroupRows + kChunk - 1) / kChunk; }
+  int64_t pieces() const { return quantised_pieces() + gathered_pieces() + std::max<int64_t>(0, chunks() - first_chunk()); }
 
   void piece(int64_t i, const State &s) const {
     s.clear(rows());
+    if (i < quantised_pieces()) return quantised_piece(i, s);
+    i -= quantised_pieces();
     if (i < gathered_pieces()) gathered_piece(i, s);
     else chunk(first_chunk() + i - gathered_pieces(), s);
+  }
+
+  void quantised_piece(int64_t i, const State &s) const {
+    const int64_t to = std::min(groups, (i + 1) * (kChunk / kGroupRows));
+    for (int64_t g = i * (kChunk / kGroupRows); g < to; g++) {
+      if (g < quantised->groups) attend_group(stored(g), g, 0, count, s);
+      else made_groups(g, s);
+    }
+  }
+
+  Group stored(int64_t g) const {
+    const int64_t at = kv_head * quantised->capacity + g, size = Group::bytes(head.dim);
+    return {quantised->upper + at * size, quantised->lower + at * size, quantised->scales + at * Group::numbers(head.dim)};
+  }
+
+  // Groups of rows that are not committed, or just now: a query's are of its own path.
+  void made_groups(int64_t g, const State &s) const {
+    const int64_t last = (g + 1) * kGroupRows - 1 - position;
+    for (int64_t i = 0, j; i < count; i = j) {
+      for (j = i + 1; j < count && queries[j].groups > g && queries[i].groups > g && queries[j].row(last) == queries[i].row(last);) j++;
+      if (queries[i].groups > g) attend_group(made(g, queries[i]), g, i, j, s);
+    }
+  }
+
+  Group made(int64_t g, const Query &query) const;
+
+  // Queries from..to - 1.
+  void attend_group(const Group &g, int64_t index, int64_t from, int64_t to, const State &s) const {
+    const int64_t r = from * group, count_rows = (to - from) * group, start = index * kGroupRows;
+    if (quantised->bits == 8) group_all<kAttendRows, 8>(g, start, count_rows, q.data() + r, from_group.data() + r, s.at(r));
+    else group_all<kAttendRows, 4>(g, start, count_rows, q.data() + r, from_group.data() + r, s.at(r));
+  }
+
+  template <int R, int Bits>
+  void group_all(const Group &g, int64_t start, int64_t rows, const float *const *asked, const int64_t *from, const State &s) const {
+    int64_t r = 0;
+    for (; r + R <= rows; r += R) group_rows<R, Bits>(g, start, head.dim, asked + r, from + r, s.at(r));
+    if constexpr (R > 1) {
+      if (r < rows) group_all<(R > 8 ? 8 : R / 2), Bits>(g, start, rows - r, asked + r, from + r, s.at(r));
+    }
   }
 
   void gathered_piece(int64_t i, const State &s) const {
@@ -330,7 +358,7 @@ struct Task {
     const int32_t *eights = gathered->eights + kv_head * gathered->blocks * 8;
     for (int64_t b = i * (kChunk / kBlock); b < end; b++) {
       const int32_t *now = eights + b * 8, *then = b + 1 < gathered->blocks ? now + 8 : now;
-      whole_blocks<kAttendRows>(base, Eights{now, then, position}, rows(), q.data(), seen.data(), s);
+      whole_blocks<kAttendRows>(base, Eights{now, then, position - gathered->position}, rows(), q.data(), seen.data(), s);
     }
   }
 
@@ -352,6 +380,38 @@ struct Task {
     }
   }
 };
+
+// Groups that a thread made lately: queries of one head mostly share them.
+struct Lately {
+  struct Slot {
+    int64_t pass = -1, last = 0;
+    const uint16_t *keys = nullptr;
+    std::vector<uint8_t> codes;
+    std::vector<uint16_t> scales;
+  };
+  std::vector<Slot> slots = std::vector<Slot>(32);
+  size_t next = 0;
+  Making room;
+};
+static thread_local Lately lately;
+static std::atomic<int64_t> passes{0};  // calls of attend
+
+Group Task::made(int64_t g, const Query &query) const {
+  int64_t rows[kGroupRows];
+  for (int64_t r = 0; r < kGroupRows; r++) rows[r] = query.row(g * kGroupRows - position + r);
+  const int64_t size = Group::bytes(head.dim), last = rows[kGroupRows - 1], pass = passes;
+  Lately::Slot *slot = nullptr;
+  for (Lately::Slot &one : lately.slots)
+    if (one.pass == pass && one.keys == head.keys && one.last == last) slot = &one;
+  if (!slot) {
+    slot = &lately.slots[lately.next++ % lately.slots.size()];
+    slot->pass = pass, slot->keys = head.keys, slot->last = last;
+    slot->codes.resize(size_t(2 * size)), slot->scales.resize(size_t(Group::numbers(head.dim)));
+    make_group(head.keys, head.values, rows, head.dim, quantised->head_dim, lately.room,
+               {slot->codes.data(), slot->codes.data() + size, slot->scales.data()});
+  }
+  return {slot->codes.data(), slot->codes.data() + size, slot->scales.data()};
+}
 
 static float *scratch(int64_t floats) {
   static thread_local std::vector<float> room;
@@ -394,13 +454,15 @@ static void split_tasks(const std::vector<Task> &tasks, int threads) {
 }
 
 static void attend(const SpecexecAttention *what, const SpecexecCache *over, const SpecexecPass *pass) {
-  const Queries queries(*pass, over->position);
+  passes++;
+  const Queries queries(*pass, *over);
   const int64_t step = std::max<int64_t>(1, kTaskRows / (what->heads / over->kv_heads));
   std::vector<Task> tasks;
   for (int64_t h = 0; h < over->kv_heads; h++)
     for (int64_t i = 0; i < pass->n; i += step) tasks.emplace_back(*what, *over, *pass, queries, h, i, std::min(i + step, pass->n));
   const int threads = pass->threads;
-  const double work = double(pass->n) * double(what->heads * over->dim) * double(pass->committed + pass->n + kBlock * (over->gathered ? over->gathered->blocks : 0));
+  const double work = double(pass->n) * double(what->heads * over->dim) * double(pass->committed + pass->n + kBlock * (over->gathered ? over->gathered->blocks : 0) +
+             kGroupRows * (over->quantised ? over->quantised->groups : 0));
   if (threads > 1 && work > kAttendWorthWaking && int64_t(tasks.size()) < 3 * threads && tasks[0].pieces() > 1)
     return split_tasks(tasks, threads);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && work > kAttendWorthWaking)

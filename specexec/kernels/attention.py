@@ -28,9 +28,12 @@ def struct(keys: torch.Tensor, values: torch.Tensor) -> table.Cache:
     return table.Cache(keys.data_ptr(), values.data_ptr(), values.shape[1], values.shape[0], values.shape[2])
 
 
-def gathered(keys: torch.Tensor, values: torch.Tensor, eights: torch.Tensor) -> table.Gathered:
-    """Rows of a cache that another one's queries see before its own. eights: int32[kv_heads, blocks, 8], as kernels.h says."""
-    return table.Gathered(keys.data_ptr(), values.data_ptr(), eights.data_ptr(), values.shape[1], eights.shape[1])
+def gathered(keys: torch.Tensor, values: torch.Tensor, eights: torch.Tensor, position: int = 0) -> table.Gathered:
+    """Rows of a cache that another one's queries see before its own. eights: int32[kv_heads, blocks, 8], as kernels.h says.
+
+    position: of that cache's first row.
+    """
+    return table.Gathered(keys.data_ptr(), values.data_ptr(), eights.data_ptr(), values.shape[1], eights.shape[1], position)
 
 
 def place(keys: torch.Tensor, values: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: int) -> None:

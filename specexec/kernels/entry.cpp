@@ -23,6 +23,7 @@ namespace specexec {
   void fill_linear(Kernels &);       \
   void fill_attention(Kernels &);    \
   void fill_rows(Kernels &);         \
+  void fill_hierarchical(Kernels &); \
   }
 SPECEXEC_ISAS
 #undef X
@@ -72,6 +73,7 @@ bool runs_portable() { return true; }
       isa::fill_linear(t);            \
       isa::fill_attention(t);         \
       isa::fill_rows(t);              \
+      isa::fill_hierarchical(t);      \
       return t;                       \
     }();                              \
     return &table;                    \

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 2
+#define SPECEXEC_ABI 3
 
 extern "C" {
 
@@ -33,6 +33,16 @@ struct SpecexecGathered {
   const uint16_t *keys, *values;  // the other cache's
   const int32_t *eights;    // [kv_heads][blocks][8], rows / 8 in order of position; -1 fills up
   int64_t capacity, blocks;
+  int64_t position;         // of the other cache's first row
+};
+
+// Groups of 128 positions from 0 on (group.h), before all other rows.
+struct SpecexecQuantised {
+  uint8_t *upper, *lower;   // [kv_heads][capacity][128 * dim], of two codes a byte; lower: null where there is none
+  uint16_t *scales;         // fp16 [kv_heads][capacity][2 * dim + 256]
+  int64_t capacity, groups, head_dim;  // groups: those that are there
+  int32_t bits, follows;    // bits: that are read, 4 or 8. follows: a query sees all whole groups before its own as quantised,
+                            // made on the way of those that are not there; else those that are there
 };
 
 // One layer's rows of keys and values: the committed ones, then the tree's. dim is padded to 32 with zeros.
@@ -42,6 +52,7 @@ struct SpecexecCache {
   int64_t capacity, kv_heads, dim;
   int64_t position;         // of its first row
   const SpecexecGathered *gathered;  // or null
+  const SpecexecQuantised *quantised;  // or null
 };
 
 // What every layer of one pass knows about its n queries, the last n of the tree's t rows.
@@ -83,6 +94,7 @@ struct Kernels {
   void (*rope)(const SpecexecRope *what, const SpecexecCache *to);
   void (*attend)(const SpecexecAttention *what, const SpecexecCache *over, const SpecexecPass *pass);
   void (*move)(const SpecexecCache *cache, int64_t layers, int64_t to, const int64_t *from, int64_t count);
+  void (*compress)(const SpecexecCache *cache, int64_t layers, int64_t from, int64_t to, int32_t threads);
 };
 
 }  // namespace specexec

@@ -116,6 +116,13 @@ INLINE B offset(B w) { return {_mm512_xor_si512(w.v, _mm512_set1_epi8(char(128))
 INLINE B even16(B w) { return {_mm512_srai_epi16(_mm512_slli_epi16(w.v, 8), 8)}; }
 INLINE B odd16(B w) { return {_mm512_srai_epi16(w.v, 8)}; }
 INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+// nibbles as bytes, and codes 16 u + l of 8 bits; these as dot8 wants whole numbers that are 128 less
+INLINE B low_nibbles(B u) { return {_mm512_and_si512(u.v, _mm512_set1_epi8(15))}; }
+INLINE B high_nibbles(B u) { return {_mm512_and_si512(_mm512_srli_epi16(u.v, 4), _mm512_set1_epi8(15))}; }
+INLINE B low_codes(B u, B l) {  // the bits of l where the mask has ones, else those of u
+  return {_mm512_ternarylogic_epi32(_mm512_set1_epi8(15), l.v, _mm512_slli_epi16(u.v, 4), 0xca)};
+}
+INLINE B high_codes(B u, B l) { return {_mm512_ternarylogic_epi32(_mm512_set1_epi8(15), _mm512_srli_epi16(l.v, 4), u.v, 0xca)}; }
 
 // A table of 16 bytes (offset where dot8 wants it) or of 16 int16, looked up by nibbles.
 struct Table8 {
@@ -253,6 +260,17 @@ INLINE __m256i even16(__m256i w) { return _mm256_srai_epi16(_mm256_slli_epi16(w,
 INLINE B even16(B w) { return {even16(w.a), even16(w.b)}; }
 INLINE B odd16(B w) { return {_mm256_srai_epi16(w.a, 8), _mm256_srai_epi16(w.b, 8)}; }
 INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+INLINE __m256i picked(__m256i u, __m256i l) {  // the low nibbles of l, the high ones of u
+  const __m256i m = _mm256_set1_epi8(15), flip = _mm256_set1_epi8(kOffset ? 0 : char(128));
+  return _mm256_xor_si256(_mm256_or_si256(_mm256_and_si256(m, l), _mm256_andnot_si256(m, u)), flip);
+}
+INLINE B low_nibbles(B u) {
+  const __m256i m = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(u.a, m), _mm256_and_si256(u.b, m)};
+}
+INLINE B high_nibbles(B u) { return low_nibbles({_mm256_srli_epi16(u.a, 4), _mm256_srli_epi16(u.b, 4)}); }
+INLINE B low_codes(B u, B l) { return {picked(_mm256_slli_epi16(u.a, 4), l.a), picked(_mm256_slli_epi16(u.b, 4), l.b)}; }
+INLINE B high_codes(B u, B l) { return {picked(u.a, _mm256_srli_epi16(l.a, 4)), picked(u.b, _mm256_srli_epi16(l.b, 4))}; }
 
 struct Table8 {
   __m256i t;
@@ -353,6 +371,14 @@ INLINE B offset(B w) { return w; }
 INLINE B even16(B w) { QUARTERS(B, vreinterpretq_s8_s16(vshrq_n_s16(vshlq_n_s16(vreinterpretq_s16_s8(w.v[i]), 8), 8))) }
 INLINE B odd16(B w) { QUARTERS(B, vreinterpretq_s8_s16(vshrq_n_s16(vreinterpretq_s16_s8(w.v[i]), 8))) }
 INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
+INLINE uint8x16_t unsign(int8x16_t x) { return vreinterpretq_u8_s8(x); }
+INLINE int8x16_t picked(uint8x16_t u, uint8x16_t l) {  // the low nibbles of l, the high ones of u; 128 less
+  return vreinterpretq_s8_u8(veorq_u8(vbslq_u8(vdupq_n_u8(15), l, u), vdupq_n_u8(128)));
+}
+INLINE B low_nibbles(B u) { QUARTERS(B, vandq_s8(u.v[i], vdupq_n_s8(15))) }
+INLINE B high_nibbles(B u) { QUARTERS(B, vreinterpretq_s8_u8(vshrq_n_u8(unsign(u.v[i]), 4))) }
+INLINE B low_codes(B u, B l) { QUARTERS(B, picked(vshlq_n_u8(unsign(u.v[i]), 4), unsign(l.v[i]))) }
+INLINE B high_codes(B u, B l) { QUARTERS(B, picked(unsign(u.v[i]), vshrq_n_u8(unsign(l.v[i]), 4))) }
 
 struct Table8 {
   int8x16_t t;
@@ -480,6 +506,18 @@ INLINE B odd16(const B &w) {
   return r;
 }
 INLINE void prefetch(const void *p) { __builtin_prefetch(p); }
+INLINE B low_nibbles(const B &u) { B r; for (int i = 0; i < 64; i++) r.v[i] = u.v[i] & 15; return r; }
+INLINE B high_nibbles(const B &u) { B r; for (int i = 0; i < 64; i++) r.v[i] = (u.v[i] >> 4) & 15; return r; }
+INLINE B low_codes(const B &u, const B &l) {
+  B r;
+  for (int i = 0; i < 64; i++) r.v[i] = int8_t((((u.v[i] & 15) << 4) | (l.v[i] & 15)) - 128);
+  return r;
+}
+INLINE B high_codes(const B &u, const B &l) {
+  B r;
+  for (int i = 0; i < 64; i++) r.v[i] = int8_t(((u.v[i] & 240) | ((l.v[i] >> 4) & 15)) - 128);
+  return r;
+}
 
 struct Table8 {
   int8_t t[16];
@@ -503,6 +541,9 @@ struct Table16 {
 };
 #undef LANES
 #endif
+
+INLINE F min(F a, F b) { return sub(zero(), max(sub(zero(), a), sub(zero(), b))); }
+INLINE float least(F a) { return -largest(sub(zero(), a)); }
 
 // e^x for x <= 0, 0 below -87: within 2 units in the last place of fp32.   Cephes, expf
 INLINE F exp(F x) {

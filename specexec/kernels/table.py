@@ -28,13 +28,21 @@ class Activations(Structure):
 class Gathered(Structure):
     _fields_: ClassVar = [
         ("keys", c_void_p), ("values", c_void_p), ("eights", c_void_p), ("capacity", c_int64), ("blocks", c_int64),
+        ("position", c_int64),
+    ]
+
+
+class Quantised(Structure):
+    _fields_: ClassVar = [
+        ("upper", c_void_p), ("lower", c_void_p), ("scales", c_void_p),
+        ("capacity", c_int64), ("groups", c_int64), ("head_dim", c_int64), ("bits", c_int32), ("follows", c_int32),
     ]
 
 
 class Cache(Structure):
     _fields_: ClassVar = [
         ("keys", c_void_p), ("values", c_void_p), ("capacity", c_int64), ("kv_heads", c_int64), ("dim", c_int64),
-        ("position", c_int64), ("gathered", POINTER(Gathered)),
+        ("position", c_int64), ("gathered", POINTER(Gathered)), ("quantised", POINTER(Quantised)),
     ]
 
 
@@ -69,6 +77,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "rope": (POINTER(Rope), POINTER(Cache)),
     "attend": (POINTER(Attention), POINTER(Cache), POINTER(Pass)),
     "move": (POINTER(Cache), c_int64, c_int64, c_void_p, c_int64),
+    "compress": (POINTER(Cache), c_int64, c_int64, c_int64, c_int32),
 }
 
 
@@ -87,6 +96,7 @@ class Table:
     rope: Callable[..., None]
     attend: Callable[..., None]
     move: Callable[..., None]
+    compress: Callable[..., None]
 
     def __init__(self, raw: _Raw) -> None:
         self.tokens: int = raw.tokens

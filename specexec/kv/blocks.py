@@ -12,6 +12,7 @@ from specexec.kv.attention import Partial
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.committed import Committed
 from specexec.kv.dense import DenseView
+from specexec.kv.view import Seen, View
 
 FIRST_ROWS = 256
 MEANT_ROWS = 4096  # whose means are found at once
@@ -44,7 +45,8 @@ class BlockCache(Committed):
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, most: int | None = None) -> None:
         super().__init__()
-        self.gathered: list[table.Gathered] = []  # of each layer: what is seen before these rows, if anything
+        self.gathered: list[table.Gathered] = []  # of each layer: what is seen before these rows, if anything,
+        self.quantised: list[table.Quantised] = []  # and before those
         self.most = most
         self.layers, self.kv_heads, self.head_dim = layers, kv_heads, head_dim
         self.dim = attention.padded(head_dim)
@@ -80,11 +82,13 @@ class BlockCache(Committed):
             struct.position = self.start
             if self.gathered:
                 struct.gathered = pointer(self.gathered[layer])
+            if self.quantised:
+                struct.quantised = pointer(self.quantised[layer])
             self.structs[layer] = struct
 
     def reset(self, start: int) -> None:
         super().reset(start)
-        self.gathered = []
+        self.gathered, self.quantised = [], []
         self.describe()
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
@@ -131,3 +135,22 @@ class BlockCache(Committed):
         places = torch.tensor(rows)
         table.needed().move(ctypes.cast(self.structs, ctypes.POINTER(table.Cache)), self.layers, to,
                             places.data_ptr(), len(rows))
+
+
+class OverBlocks(View[Seen, BlockCache]):
+    """A view's part of KernelCache, all of which is its tail's."""
+
+    @property
+    def held(self) -> int:
+        return self._fresh().held
+
+    @property
+    def structs(self) -> Any:
+        """ctypes array of table.Cache, a layer each."""
+        return self._fresh().structs
+
+    def room(self, rows: int) -> None:
+        self._fresh().room(rows)
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
+        return self._fresh().attend(layer, q, k, v, rows)

@@ -97,7 +97,7 @@ class Branches:
         return Branches(tuple(self.tokens[row] for row in survivors), parents), {row: remap[row] for row in survivors}
 
 
-class KVCache(Protocol):
+class TreeCache(Protocol):
     """Which tokens and which tree lie in a cache is the cache's own state: engines may share one.
 
     After an exception in one of its methods it is as before the call. Speculative rows are never quantised or evicted.
@@ -119,12 +119,6 @@ class KVCache(Protocol):
     def nbytes(self) -> int:
         """All it allocated, staging too: the ledger's number."""
 
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """out[heads, n, dim] of scaled q[heads, n, dim] over the committed rows and those of the tree `rows` lets it see.
-
-        k, v[kv_heads, n, dim] become the tree's last n rows. heads is a multiple of kv_heads; nothing is repeated in memory.
-        """
-
     def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
         """The rows that every layer has just attended with join the tree."""
 
@@ -139,6 +133,16 @@ class KVCache(Protocol):
 
     def truncate(self, length: int) -> int:
         """Forgets the tree, and rows from `length` on; returns the length really kept, at most `length`."""
+
+
+class KVCache(TreeCache, Protocol):
+    """One that our own engines attend over."""
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """out[heads, n, dim] of scaled q[heads, n, dim] over the committed rows and those of the tree `rows` lets it see.
+
+        k, v[kv_heads, n, dim] become the tree's last n rows. heads is a multiple of kv_heads; nothing is repeated in memory.
+        """
 
     def view(self, kind: str) -> "KVCache":
         """This cache's committed rows and a dense tail of its own; a rebase or truncate of the base drops the tail.

@@ -4,15 +4,13 @@ TriForce's retrieval cache (Sun et al. 2024) chooses that part by the last query
 (StreamingLLM, Xiao et al. 2024), at their true positions: a view is read by the model that knows them.
 """
 
-from typing import Any
-
 import torch
 
 from specexec.errors import WrongUsage
 from specexec.kernels import attention
 from specexec.kernels.attention import EIGHT
 from specexec.kv.attention import attend_part, merge
-from specexec.kv.blocks import BlockCache
+from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.cache import Rows
 from specexec.kv.choice import Choice, Gather
 from specexec.kv.dense import DenseCache
@@ -51,27 +49,12 @@ class Gathering(View[Seen, Own]):
         self.choice.moved(kept)
 
 
-class BlockGathering(Gathering[BlockCache, BlockCache]):
+class BlockGathering(OverBlocks[BlockCache], Gathering[BlockCache, BlockCache]):
     """For the kernels, which read chosen rows where they lie."""
 
     def __init__(self, base: BlockCache, of: Gather) -> None:
         super().__init__(base, BlockCache(base.layers, base.kv_heads, base.head_dim), of)
         self._held: list[object] = []  # what the kernels are pointed to
-
-    @property
-    def held(self) -> int:
-        return self._fresh().held
-
-    @property
-    def structs(self) -> Any:
-        """ctypes array of table.Cache, a layer each."""
-        return self._fresh().structs
-
-    def room(self, rows: int) -> None:
-        self._fresh().room(rows)
-
-    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
-        return self._fresh().attend(layer, q, k, v, rows)
 
     def _see(self, rows: int) -> None:
         super()._see(rows)

@@ -1,6 +1,6 @@
 """Milliseconds of every CPU kernel, as shares of what the machine can do, beside what libraries offer:
 
-    python -m tests.benchmarks.kernels [--only linear attention gathered rows model]
+    python -m tests.benchmarks.kernels [--only linear attention gathered hierarchical rows model]
 
 Weights and caches are gone through in so many copies that each comes from memory. Arms take turns in one process; rounds in
 which other processes computed are done again. bitsandbytes' products run where it is installed (PYTHONPATH=. and its Python),
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from specexec.kernels import library
-from tests.benchmarks import kernel_attention, kernel_gathered, kernel_linear, kernel_rows
+from tests.benchmarks import kernel_attention, kernel_gathered, kernel_hierarchical, kernel_linear, kernel_rows
 from tests.benchmarks.machine import Machine
 from tests.benchmarks.timing import alternate
 
@@ -52,6 +52,13 @@ def gathered(machine: Machine, chosen: argparse.Namespace) -> list[Any]:
     return cells
 
 
+def hierarchical(machine: Machine, chosen: argparse.Namespace) -> list[Any]:
+    counts = [n for n in kernel_hierarchical.COUNTS if not chosen.n or n in chosen.n]
+    cells = kernel_hierarchical.measure(machine, counts, chosen.rounds)
+    print("\n" + kernel_hierarchical.table(cells), flush=True)
+    return cells
+
+
 def all_rows(machine: Machine, chosen: argparse.Namespace) -> list[Any]:
     cells = kernel_rows.measure(machine, kernel_rows.COUNTS, chosen.rounds)
     print("\n" + kernel_rows.table(cells), flush=True)
@@ -69,7 +76,8 @@ def model(machine: Machine, chosen: argparse.Namespace) -> list[Any]:
     return cells
 
 
-PARTS: dict[str, Part] = {"model": model, "rows": all_rows, "attention": attentions, "gathered": gathered, "linear": linears}
+PARTS: dict[str, Part] = {"model": model, "rows": all_rows, "attention": attentions, "gathered": gathered,
+                          "hierarchical": hierarchical, "linear": linears}
 
 
 def limits(machine: Machine, rounds: int) -> dict[str, float]:

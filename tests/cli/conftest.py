@@ -1,6 +1,7 @@
 """Commands run inside the test's process, as the entry point runs them."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from offload.plan import Placement
 from offload.store import Store
 from specexec.kernels.library import REFERENCE, instruction_set
 from tests.cli import words
+from tests.faults import environment
 
 LAYOUT = "rowmajor" if instruction_set() == REFERENCE else "tile16"
 
@@ -63,3 +65,26 @@ def least(path: Path) -> int:
     all_stay, store = placement(path, 2**40), Store(path)
     sizes = [store.entry(name).nbytes for name in store.layers]
     return all_stay.bytes - (len(sizes) - 2) * max(sizes)
+
+
+@pytest.fixture
+def slow_store(bundled_store: Path) -> tuple[str, ...]:
+    """A model that streams, with a draft that nothing hides behind."""
+    streaming = ("-m", str(bundled_store), "--ram", str(least(bundled_store)))
+    return (*streaming, "--draft", "none", "--temperature", "1", "--seed", "7")
+
+
+@pytest.fixture
+def slowly() -> dict[str, str]:
+    """Of the reads of layers, six of which a pass takes."""
+    return faults("slow", 40)
+
+
+@pytest.fixture
+def very_slowly() -> dict[str, str]:
+    return faults("slow", 400)
+
+
+def faults(kind: str, number: int) -> dict[str, str]:
+    """The variables alone that environment() adds."""
+    return {name: value for name, value in environment(kind, "layer-", number).items() if os.environ.get(name) != value}

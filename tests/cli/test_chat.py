@@ -14,6 +14,7 @@ import pytest
 from cli.build import ModelOptions, open_session
 from cli.interrupt import Interrupt
 from cli.session import AnswerOptions, Session
+from specexec.answer import Answer, Endings
 from specexec.conversation import Conversation
 from specexec.noise import Noise
 from specexec.sampling import Sampling
@@ -94,6 +95,35 @@ def test_a_chat_that_drops_its_oldest_turn_has_fresh_noise(session: Session, mon
     assert {number for number, _ in used} == set(range(8))
 
 
+def missing(session: Session, talk: Conversation) -> int:
+    session.target.sync(talk.ids[:-1])
+    return session.target.missing
+
+
+def test_undoing_editing_and_answering_again_evaluate_what_changed_alone(session: Session) -> None:
+    talk = Conversation(session.codec)
+    talk.ask("Once upon a time there was a dog.")
+    answer(session, talk)
+    talk.ask(" Then he went to the park.")
+    asked = len(talk.exchanges[-1].prompt_ids)
+    assert missing(session, talk) <= asked  # and the last token of the answer before
+    answer(session, talk)
+    talk.withdraw()
+    assert missing(session, talk) == 0
+    answer(session, talk)
+    talk.undo()
+    talk.ask(" Then he went home.")
+    assert missing(session, talk) < len(talk.exchanges[-1].prompt_ids)  # "Then he went" is there
+    answer(session, talk)
+    last = talk.exchanges[-1]
+    written = Answer(session.codec, talk.ids[: -len(last.answer_ids)], Endings(frozenset(), session.context))
+    written.take(last.answer_ids)
+    at = len(written.text) // 2
+    edited = written.respelled(written.text[:at] + " cat")
+    talk.answered(written.text[:at] + " cat", edited)
+    assert missing(session, talk) <= 3
+
+
 def test_make_room_drops_whole_oldest_turns_and_names_them(session: Session) -> None:
     talk = Conversation(session.codec)
     for turn in range(4):
@@ -105,6 +135,18 @@ def test_make_room_drops_whole_oldest_turns_and_names_them(session: Session) -> 
     assert dropped
     assert [exchange.question for exchange in talk.exchanges][-1] == "The last one."
     assert talk.ids[0] == session.codec.encode_first("x")[0]  # the context still opens as a context does
+
+
+def test_a_chat_whose_context_is_full_drops_turns_and_says_which(specexec: Specexec) -> None:
+    turns = "".join(f"Turn {number}: once upon a time there was a dog.\n" for number in range(6))
+    given = ("chat", "-n", "40", "--seed", "1", "--ctx-size", "160", "-s", "Once")
+    ran = specexec(*given, stdin=turns.encode())
+    assert ran.code == 0
+    dropped = re.findall(r'the context is full: the turn "(Turn \d): once', ran.err)
+    assert dropped[:2] == ["Turn 0", "Turn 1"]
+    assert dropped == sorted(set(dropped))
+    resumed = specexec(*given[:-2], "-c", stdin=b"Turn 6\n")
+    assert (resumed.code, "going on with" in resumed.err) == (0, True)
 
 
 def test_commands_work_and_unknown_text_is_a_question(specexec: Specexec) -> None:
@@ -136,11 +178,11 @@ def read_until(terminal: int, wanted: str, keys: bytes = b"", every: float = 2.0
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_chat(shared: Path) -> None:
-    """On a real pseudo-terminal, whose line discipline makes Ctrl-C a signal."""
+    """On a real pseudo-terminal, which can do no more than lines, and whose line discipline makes Ctrl-C a signal."""
     terminal, end = pty.openpty()
     model = str(shared / "models" / "stories260k")
     process = subprocess.Popen([sys.executable, "-m", "specexec", "chat", "-m", model, "--draft", "none", "--seed", "7"],
-                               stdin=end, stdout=end, stderr=end, start_new_session=True,
+                               env={**os.environ, "TERM": "dumb"}, stdin=end, stdout=end, stderr=end, start_new_session=True,
                                preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)))
     os.close(end)
     read_until(terminal, ">>> ")

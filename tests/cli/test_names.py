@@ -105,10 +105,13 @@ def test_no_name_leads_out_of_the_store(here: Path) -> None:
         find("models/../outside/models/hidden", "target")
 
 
-def test_a_gguf_file_is_told_apart(here: Path) -> None:
-    (here / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(Refused, match="which llama"):
-        find("./model.gguf", "target")
+def test_a_gguf_file_is_a_model_and_another_file_is_none(here: Path) -> None:
+    for name in ("model.gguf", "model.bin", "models/kept.gguf"):
+        (here / name).write_bytes(b"GGUF")
+    assert find("./model.gguf", "target") == find("model.gguf", "target") == Path("model.gguf")
+    assert find("kept.gguf", "target") == here / "models" / "kept.gguf"
+    with pytest.raises(Refused, match="or GGUF files"):
+        find("./model.bin", "target")
 
 
 def test_a_damaged_model_is_found_by_its_whole_name_alone(here: Path) -> None:

@@ -12,7 +12,7 @@ from tests.cli.parsing import parsed
 COMMANDS = [command for command in main_group.commands.values() if any(isinstance(param, Option) for param in command.params)]
 SPELLINGS = [(name, alias) for name, aliases in ALIASES.items() for alias in aliases]
 VALUES = {"--draft": "none", "--budget": "8", "--ctx-size": "512", "--vram": "8GB", "--temperature": "0.5", "--top-k": "5",
-          "--top-p": "0.5", "--min-p": "0.5", "--repeat-penalty": "1.5", "--max-tokens": "5"}
+          "--top-p": "0.5", "--min-p": "0.5", "--repeat-penalty": "1.5", "--max-tokens": "5", "--kv": "int8"}
 
 
 def takes(command: click.Command, name: str) -> bool:

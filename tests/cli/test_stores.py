@@ -148,7 +148,7 @@ def test_a_store_on_a_device_writes_what_it_writes_on_the_cpu_whatever_fits(
     monkeypatch.setattr("cli.engines.store_device", lambda store, options: device.place)
     monkeypatch.setattr("cli.engines.cuda", lambda place: device)
     monkeypatch.setattr("cli.engines.free_vram", lambda place: 2**40)
-    asked = ("-m", str(path), "--ctx-size", "512", "--dtype", "fp32")
+    asked = ("-m", str(path), "--draft", "lookup", "--ctx-size", "512", "--dtype", "fp32")
     store = Store(path)
     making = Making(store, ModelOptions(str(path), context=512), 2048, lambda: False)
     vram = vram_for(making, 1, torch.float32)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import jinja2
 import pytest
 
-from specexec.conversation import Conversation, Messages, check_fits
+from specexec.conversation import Conversation, check_fits
 from specexec.errors import WrongUsage
+from specexec.exchange import Messages
 
 CHATML = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|assistant|>{% endif %}")
@@ -105,3 +106,83 @@ def test_a_prompt_must_leave_room() -> None:
     check_fits(9, 10)
     with pytest.raises(WrongUsage, match=r"9,214 tokens, the context is 8,192"):
         check_fits(9214, 8192)
+
+
+QWEN = ("{% for m in messages %}<|{{ m.role }}|>\n"
+        "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1].lstrip('\\n') }}"
+        "{% else %}{{ m.content }}{% endif %}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}")
+DEEPSEEK = QWEN.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<think>\n{% endif %}")
+TOOLS = ("{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}"
+         "{% for c in m.tool_calls or [] %}[{{ c.name }}]{% endfor %}<|end|>{% endfor %}<|assistant|>")
+
+
+@pytest.mark.parametrize(("template", "thought"), [(QWEN, "<think>\nhm\n</think>\n\n"), (DEEPSEEK, "hm\n</think>\n\n")])
+def test_a_template_that_drops_thoughts_leaves_all_other_ids_as_they_were(template: str, thought: str) -> None:
+    made = Conversation(Characters(template), "s")
+    visible_ids = [*map(ord, "a0"[:1]), 999]  # spelled as no tokenizer would
+    made.ask("q0")
+    opening = made.ids
+    made.answered(thought + "a0", [*map(ord, thought), *visible_ids])
+    whole = made.ids
+    made.ask("q1")
+    shown = [*opening[: len(opening) - len("<think>\n") * (template == DEEPSEEK)], *visible_ids]
+    assert made.ids[: len(shown)] == shown
+    assert text(made.ids[len(shown) :]) == "<|end|>\n<|user|>\nq1<|end|>\n" + text(opening).split("<|end|>\n")[-1]
+    made.undo()
+    assert made.ids == whole
+
+
+def test_what_stands_before_the_last_answer_is_evaluated_once_when_thoughts_go() -> None:
+    made = Conversation(Characters(QWEN))
+    for turn in range(3):
+        before = made.ids
+        made.ask(f"q{turn}")
+        kept = len(before) - len("<think>h</think>a0") if before else 0
+        assert made.ids[:kept] == before[:kept]
+        made.answered(f"<think>h</think>a{turn}", [*map(ord, f"<think>h</think>a{turn}")])
+    assert text(made.ids).count("<think>") == 1
+
+
+def test_tools_speak_through_the_template() -> None:
+    made = Conversation(Characters(TOOLS))
+    made.ask("weather?")
+    made.answered("", [*map(ord, "[get]")])
+    made.exchanges[-1].further = {"tool_calls": [{"name": "get"}]}
+    made.ask([{"role": "tool", "content": "sunny"}])
+    assert text(made.ids) == "<|user|>weather?<|end|><|assistant|>[get]<|end|><|tool|>sunny<|end|><|assistant|>"
+    assert made.exchanges[-1].question == "sunny"
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_another_system_prompt_opens_the_context_and_answers_keep_their_ids(template: str | None) -> None:
+    made = talk(template, ["a0", "a1"])
+    made.exchanges[0].answer_ids = [998, 999]
+    made.instruct("briefly")
+    fresh = Conversation(Characters(template), "briefly")
+    fresh.ask("q0")
+    assert made.ids[: len(fresh.ids) + 2] == [*fresh.ids, 998, 999]
+    assert text(made.ids[-2:]) == "a1"
+
+
+def test_the_system_prompt_is_never_dropped() -> None:
+    made = talk(CHATML, ["a0", "a1", "a2"], system="s")
+    made.ask("q3")
+    while len(made.exchanges) > 1:
+        made.make_room(len(made.ids) - 1, 0)
+        assert text(made.ids).startswith("<|system|>s<|end|>")
+
+
+def test_a_template_that_refuses_changes_nothing() -> None:
+    class Refusing(Characters):
+        def render(self, messages: Messages) -> str | None:
+            if messages[0]["role"] == "system":
+                raise WrongUsage("no system", hint="none")
+            return super().render(messages)
+
+    made = Conversation(Refusing(CHATML))
+    made.ask("q0")
+    before = made.ids
+    with pytest.raises(WrongUsage):
+        made.instruct("s")
+    assert (made.ids, made.system) == (before, None)

@@ -1,0 +1,67 @@
+"""What is typed while an answer is written: Esc stops it, and text waits for the next prompt."""
+
+import contextlib
+import os
+import re
+import select
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EVERY = 0.05  # seconds between two looks
+SEQUENCE = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|O.|[^\x1b\[O])")  # arrows, Alt with a key
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+
+
+class Keys:
+    """The terminal's keys, without echo, as they come; Ctrl-C stays a signal."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdin.fileno()
+        self._before: list[Any] | None = None  # how the terminal was
+        self._typed, self._looked = b"", 0.0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        self._before = termios.tcgetattr(self._file)
+        raw = termios.tcgetattr(self._file)
+        raw[0] &= ~termios.ICRNL
+        raw[3] &= ~(termios.ICANON | termios.ECHO)
+        self._set(raw)
+        try:
+            yield
+        finally:
+            self._look()
+            self.restore()
+
+    def restore(self) -> None:
+        if self._before:
+            self._set(self._before)
+            self._before = None
+
+    def escape(self) -> bool:
+        """Whether Esc was pressed."""
+        if self._before is None or time.monotonic() - self._looked < EVERY:
+            return False
+        self._looked = time.monotonic()
+        return self._look()
+
+    def text(self) -> str:
+        """What was typed since this was last asked."""
+        typed, self._typed = self._typed.decode(errors="replace").replace("\r", "\n"), b""
+        return CONTROL.sub("", typed)
+
+    def _look(self) -> bool:
+        got = b""
+        while select.select([self._file], [], [], 0)[0] and (more := os.read(self._file, 1024)):
+            got += more
+        got = SEQUENCE.sub(b"", got)
+        self._typed += got.replace(b"\x1b", b"")
+        return b"\x1b" in got
+
+    def _set(self, mode: list[Any]) -> None:
+        with contextlib.suppress(termios.error):  # a terminal that has gone away
+            termios.tcsetattr(self._file, termios.TCSADRAIN, mode)

@@ -1,0 +1,45 @@
+"""A GGUF model on llama.cpp, which has no trees: every leaf's path is a sequence of its unified KV cache."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from specexec.engines.llamacpp import Model
+from specexec.engines.llamacpp_context import Context, Room
+from specexec.engines.tree_engine import TreeEngine
+from specexec.kv.sequences import MOST, Sequences, positions
+from specexec.roles import Limits
+
+TREE = MOST  # nodes: as many as there can be leaves for, and node 0
+ROUNDING = {True: 1e-4, False: 0.1}  # of fp32 weights, of others: as in device.py
+
+
+class LlamacppEngine(TreeEngine):
+    """Implements Engine.
+
+    vocabulary: ids that the tokenizer can produce. cell_bytes: of keys and values of one position. wide: weights are fp32, and
+    so are they.
+    """
+
+    def __init__(
+        self, model: Model, vocabulary: int, context: int, cell_bytes: int, threads: int, wide: bool,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        rows = 2 * TREE  # a tree, and above it as many missing tokens
+        room = Room(context + rows, cell_bytes, rows, TREE, threads, wide, model.gpu_layers != 0)
+        self.context = Context(model, room, stop)
+        self.sequences = Sequences(self.context)
+        limits = Limits(context, TREE, min(vocabulary, model.vocabulary))
+        super().__init__(self.sequences, limits, ROUNDING[wide], torch.device("cpu"))
+
+    def _states(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
+        at = positions(self.sequences.length, parents)[-len(tokens) :]
+        try:
+            sequences = self.sequences.begin(parents)
+            return self.context.evaluate(tokens, at, sequences, 0 if root is None else len(tokens) - root)
+        except BaseException:
+            self.sequences.forget()
+            raise
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        return states

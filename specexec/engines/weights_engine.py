@@ -1,0 +1,57 @@
+"""What our own engines share: weights that come from a WeightSource, over any KV cache of ours."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Self
+
+import torch
+
+from specexec.engines.tree_engine import TreeEngine
+from specexec.kv.cache import KVCache
+from specexec.roles import Limits, WeightSource
+
+WINDOW_TREE = 256  # over a window: what a small model reads in one pass adds to the distances it sees
+
+
+class WeightsEngine(TreeEngine):
+    """Implements Engine but for the arithmetic, which asks the cache for attention."""
+
+    cache: KVCache
+
+    def __init__(
+        self, source: WeightSource, cache: KVCache, limits: Limits, rounding: float, device: torch.device
+    ) -> None:
+        super().__init__(cache, limits, rounding, device)
+        self.source = source
+
+    @abstractmethod
+    def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
+        """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become.
+
+        root: which of the n is the tree's first, if any.
+        """
+
+    def _states(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
+        return self._hidden(tokens, parents, root)[len(tokens) if root is None else root :]
+
+    def over(self, cache: KVCache) -> Self:
+        """Another engine of the same weights, which are not copied. The two cannot run at the same time."""
+        other = copy.copy(self)
+        other.cache, other.passes, other._tokens = cache, 0, []
+        return other
+
+    def forgetting(self, context: int) -> Self:
+        """Another one, over a cache that keeps a window of a context that may be longer than the model has learnt."""
+        other = self.over(self._window())
+        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE), chunk=0)
+        return other
+
+    @abstractmethod
+    def _window(self) -> KVCache:
+        """A cache of a window, of this model."""
+
+    @property
+    def waited(self) -> float:
+        return float(getattr(self.source, "waited", 0.0))

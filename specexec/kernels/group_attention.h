@@ -1,0 +1,158 @@
+// Attention over quantised groups without ever making numbers of their codes: scales go into the queries and the weights, which
+// become whole numbers, so that sums have no rounding order.
+//
+// One byte a number where the upper nibbles alone are read, 14 bits and a sign in two where both are: both err less than the
+// codes themselves.
+#pragma once
+#include "group.h"
+#include "softmax.h"
+
+namespace specexec::SPECEXEC_ISA {
+
+constexpr int64_t kWidest = 1024;  // of a head
+constexpr float kLimb = 254.f;     // x = 254 high + low, each within a byte's 127
+
+template <int Bits> constexpr int kLimbs = Bits == 8 ? 2 : 1;
+template <int Bits> constexpr int kCentre = Bits == 8 ? kOffset : 8;  // what dot8 sums is this much more than what was meant
+template <int Bits> constexpr float kMiddle = Bits == 8 ? 7.5f : 8.f;  // the meant code 0, in scales above the zero
+template <int Bits> constexpr float kStep = Bits == 8 ? 0.0625f : 1.f;  // of a meant code, in scales
+
+// R rows' numbers in bytes: x[limb][row][count]. What they stand for: scale * x; sum: of each limb. offset: added to every product.
+template <int R, int Bits> struct Asked {
+  alignas(64) int8_t x[size_t(kLimbs<Bits>) * R * kWidest];
+  int32_t sum[kLimbs<Bits>][R];
+  float scale[R], offset[R];
+  int64_t count;
+
+  INLINE_METHOD const int8_t *at(int limb, int r) const { return x + (limb * R + r) * count; }
+  INLINE_METHOD void put(int r, const float *from) {
+    F top = zero();
+    for (int64_t i = 0; i < count; i += 16) top = max(top, abs(load(from + i)));
+    const float most = largest(top), whole_most = Bits == 8 ? 16383.f : 127.f;
+    const F inverse = set(most > 0 ? whole_most / most : 0.f);
+    I sums[2] = {izero(), izero()};
+    for (int64_t i = 0; i < count; i += 16) {
+      const F v = nearest(mul(load(from + i), inverse));
+      const F high = Bits == 8 ? nearest(mul(v, set(1 / kLimb))) : v;
+      keep_limb(0, r, i, whole(high), sums[0]);
+      if constexpr (Bits == 8) keep_limb(1, r, i, whole(sub(v, mul(high, set(kLimb)))), sums[1]);
+    }
+    for (int l = 0; l < kLimbs<Bits>; l++) sum[l][r] = -kCentre<Bits> * isum(sums[l]);
+    scale[r] = most / whole_most * kStep<Bits>;
+  }
+  INLINE_METHOD void keep_limb(int limb, int r, int64_t i, I v, I &sums) {
+    store8(x + (limb * R + r) * count + i, v);
+    sums = iadd(sums, v);
+  }
+};
+
+template <int Bits> INLINE void codes(const uint8_t *upper, const uint8_t *lower, B &even, B &odd) {
+  const B u = bytes(upper);
+  if constexpr (Bits == 8) {
+    const B l = bytes(lower);
+    even = low_codes(u, l), odd = high_codes(u, l);
+  } else {
+    even = low_nibbles(u), odd = high_nibbles(u);
+  }
+}
+
+// take(t, r, product) for T tiles of 16 lanes each, `units` times 8 codes a lane
+template <int R, int T, int Bits, class Take>
+INLINE void products(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_t *lower, int64_t units, int64_t ahead, Take take) {
+  constexpr int L = kLimbs<Bits>;
+  I acc[L][T][R];
+  for (int l = 0; l < L; l++)
+    for (int t = 0; t < T; t++)
+      for (int r = 0; r < R; r++) acc[l][t][r] = izero();
+  for (int64_t u = 0; u < units; u++) {
+    B even[T], odd[T];
+    for (int t = 0; t < T; t++) {
+      const int64_t at = (t * units + u) * 64;
+      codes<Bits>(upper + at, lower + at, even[t], odd[t]);
+      prefetch(upper + at + ahead);
+      if constexpr (Bits == 8) prefetch(lower + at + ahead);
+    }
+    for (int l = 0; l < L; l++)
+      for (int r = 0; r < R; r++) {
+        const int8_t *of = x.at(l, r) + 8 * u;
+        const int32_t a = word(of), b = word(of + 4);
+        for (int t = 0; t < T; t++) acc[l][t][r] = dot8(acc[l][t][r], even[t], a);
+        for (int t = 0; t < T; t++) acc[l][t][r] = dot8(acc[l][t][r], odd[t], b);
+      }
+  }
+  for (int t = 0; t < T; t++)
+    for (int r = 0; r < R; r++) {
+      F sum = real(iadd(acc[0][t][r], iset(x.sum[0][r])));
+      if constexpr (L == 2) sum = fma(sum, set(kLimb), real(iadd(acc[1][t][r], iset(x.sum[1][r]))));
+      take(t, r, sum);
+    }
+}
+
+template <int R, int Bits> constexpr int kGroupTiles =
+    kAttendRows < 12 || R * kLimbs<Bits> > 12 ? 1 : R * kLimbs<Bits> > 4 ? 2 : 4;
+
+// Queries under the group's key scales; their products with its zeros are the same for every key.
+template <int R, int Bits>
+static void ask_keys(const Group &g, const float *const *q, int64_t dim, Asked<R, Bits> &x) {
+  float scaled[kWidest];
+  x.count = dim;
+  for (int r = 0; r < R; r++) {
+    F offset = zero();
+    for (int64_t d = 0; d < dim; d += 16) {
+      const F scale = halves(g.scales + d), of = load(q[r] + d);
+      store(scaled + d, mul(of, scale));
+      offset = fma(of, fma(scale, set(kMiddle<Bits>), halves(g.scales + dim + d)), offset);
+    }
+    x.put(r, scaled);
+    x.offset[r] = sum(offset);
+  }
+}
+
+// The weights of a block of 64 keys under its values' scales.
+template <int R, int Bits>
+static void ask_values(const Group &g, int64_t block, int64_t dim, const float *weights, Asked<R, Bits> &x) {
+  float scaled[kBlock];
+  const uint16_t *scales = g.scales + 2 * dim + block * kBlock;
+  x.count = kBlock;
+  for (int r = 0; r < R; r++) {
+    F offset = zero();
+    for (int64_t k = 0; k < kBlock; k += 16) {
+      const F scale = halves(scales + k), of = load(weights + r * kBlock + k);
+      store(scaled + k, mul(of, scale));
+      offset = fma(of, fma(scale, set(kMiddle<Bits>), halves(scales + kGroupRows + k)), offset);
+    }
+    x.put(r, scaled);
+    x.offset[r] = sum(offset);
+  }
+}
+
+// A group that begins at position `start`, for R rows. first[r]: the first position row r sees.
+template <int R, int Bits>
+static void group_rows(const Group &g, int64_t start, int64_t dim, const float *const *q, const int64_t *first, const State &s) {
+  constexpr int T = kGroupTiles<R, Bits>, kValueTiles = T < 2 ? T : 2;
+  const int64_t part = dim * 32;  // bytes of a block's keys, and of its values
+  Asked<R, Bits> keys, values;
+  ask_keys<R, Bits>(g, q, dim, keys);
+  for (int64_t b = 0; b < kGroupBlocks; b++, start += kBlock) {
+    if (*std::min_element(first, first + R) >= start + kBlock) continue;
+    const uint8_t *upper = g.upper + 2 * b * part, *lower = g.lower + 2 * b * part;
+    float scores[R * kBlock];
+    for (int64_t t = 0; t < 4; t += T)
+      products<R, T, Bits>(keys, upper + t * dim * 8, lower + t * dim * 8, dim / 8, part, [&](int i, int r, F sum) {
+        store(scores + r * kBlock + (t + i) * 16, fma(sum, set(keys.scale[r]), set(keys.offset[r])));
+      });
+    for (int r = 0; r < R; r++) {
+      for (int64_t k = 0; k < std::min(first[r] - start, kBlock); k++) scores[r * kBlock + k] = 2 * kNever;
+      soften(scores + r * kBlock, s.at(r));
+    }
+    ask_values<R, Bits>(g, b, dim, scores, values);
+    upper += part, lower += part;
+    for (int64_t t = 0; t < dim / 16; t += kValueTiles)
+      products<R, kValueTiles, Bits>(values, upper + t * 512, lower + t * 512, 8, part, [&](int i, int r, F sum) {
+        float *to = s.mix + r * s.dim + (t + i) * 16;
+        store(to, fma(sum, set(values.scale[r]), add(load(to), set(values.offset[r]))));
+      });
+  }
+}
+
+}  // namespace specexec::SPECEXEC_ISA

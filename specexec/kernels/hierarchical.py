@@ -1,0 +1,103 @@
+"""Keys and values in nibbles, groups of 128 positions (group.h), and the same in torch.   QuantSpec, Tiwari et al. 2025
+
+An upper nibble, rounded, and a lower one, the error of the first in sixteenths of its step. Keys have a scale and a zero per
+channel of a group, values per token, in fp16.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from specexec.kernels import memory, table
+from specexec.kernels.attention import padded
+
+GROUP = 128  # positions
+LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One layer's. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte as group.h has them; lower: None for
+    four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256].
+    """
+
+    upper: torch.Tensor
+    lower: torch.Tensor | None
+    scales: torch.Tensor
+    head_dim: int
+
+    @classmethod
+    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int) -> "Groups":
+        dim = padded(head_dim)
+        codes = (kv_heads, capacity, GROUP * dim)
+        return cls(memory.zeros(codes, torch.uint8), memory.zeros(codes, torch.uint8) if bits == 8 else None,
+                   memory.zeros((kv_heads, capacity, 2 * dim + 2 * GROUP), torch.float16), head_dim)
+
+    @property
+    def capacity(self) -> int:
+        return self.upper.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts())
+
+    def grown(self, capacity: int) -> "Groups":
+        """A larger one with the same groups."""
+        larger = Groups.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8)
+        for old, new in zip(self._parts(), larger._parts(), strict=True):
+            new[:, : self.capacity] = old
+        return larger
+
+    def struct(self, groups: int, bits: int, follows: bool) -> table.Quantised:
+        """groups: that are there. bits: that are read. follows: as kernels.h has it."""
+        lower = self.lower.data_ptr() if self.lower is not None else None
+        return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.capacity, groups, self.head_dim, bits,
+                               follows)
+
+    def _parts(self) -> list[torch.Tensor]:
+        return [part for part in (self.upper, self.lower, self.scales) if part is not None]
+
+
+def nibbles(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(upper and lower codes 0..15 of fp32 x, scales, zeros): what the kernels make of a group that lies along `dim`.
+
+    The zero is the fp16 number next below the least value, the scale the one next above what the largest then asks for.
+    """
+    zero = _half(x.amin(dim, keepdim=True), below=True)
+    scale = _half((x.amax(dim, keepdim=True) - zero) / LEVELS, below=False)
+    step = torch.where(scale > 0, scale, 1.0)
+    upper = ((x - zero) / step).round().clamp(0, LEVELS) * (scale > 0)
+    lower = ((x - (scale * upper + zero)) * SIXTEENTHS / step).round() + MIDDLE
+    return upper, torch.where(scale > 0, lower.clamp(0, LEVELS), MIDDLE), scale, zero
+
+
+def numbers(x: torch.Tensor, dim: int, bits: int) -> torch.Tensor:
+    """What is left of fp32 x in 4 or 8 bits, by groups along `dim`."""
+    upper, lower, scale, zero = nibbles(x, dim)
+    return scale * (upper + (lower - MIDDLE) / SIXTEENTHS * (bits == 8)) + zero
+
+
+def rounded(k: torch.Tensor, v: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp32 k, v[kv_heads, rows, head_dim] as whole groups are read; the rows after the last whole one as they are."""
+    whole = k.shape[1] // GROUP * GROUP
+    grouped = k[:, :whole].reshape(len(k), whole // GROUP, GROUP, k.shape[2])
+    keys = numbers(grouped, 2, bits).flatten(1, 2) if whole else k[:, :0]
+    return torch.cat((keys, k[:, whole:]), 1), torch.cat((numbers(v[:, :whole], 2, bits), v[:, whole:]), 1)
+
+
+def _half(x: torch.Tensor, below: bool) -> torch.Tensor:
+    """fp32, the fp16 number next below or above."""
+    largest = torch.finfo(torch.float16).max
+    near = x.clamp(-largest, largest).half()
+    wrong = near.float() > x if below else near.float() < x
+    towards = torch.tensor(-torch.inf if below else torch.inf, dtype=torch.float16)
+    stepped = _next(near, towards)
+    return torch.where(wrong, stepped, near).float().clamp(-largest, largest)
+
+
+def _next(x: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
+    """The fp16 number after x; torch.nextafter knows none."""
+    bits = x.view(torch.int16).int()
+    order = torch.where(bits < 0, -(bits & 0x7FFF), bits) + (1 if towards > 0 else -1)
+    back = torch.where(order < 0, -order | -0x8000, order)
+    return back.to(torch.int16).view(torch.float16)

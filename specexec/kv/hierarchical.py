@@ -1,0 +1,140 @@
+"""K and V in eight bits, or in four of them: whole groups of 128 positions quantised, the rows after them in bf16.
+
+A query at position t sees groups 0 .. t // 128 - 1 quantised and all later rows in bf16: a function of positions alone, so that
+plain decoding and trees of any shape, chunks of any size and conversations cut anywhere read the same numbers. A group that not
+all of a tree shares is quantised on its way, for those who see it, and stored when its rows are committed.
+
+QuantSpec, Tiwari et al. 2025: its two buffers of full precision are here one of 128 to 255 committed rows, so that a few of
+them are taken back for nothing; what it reads of the older half is quantised already, or nothing could be cut at a border.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from specexec.errors import WrongUsage
+from specexec.kernels import attention, table
+from specexec.kernels.attention import EIGHT, EIGHTS
+from specexec.kernels.hierarchical import GROUP, Groups
+from specexec.kv.blocks import BlockCache, OverBlocks
+from specexec.kv.cache import KVCache
+
+FIRST_GROUPS = 8
+BITS = {"int8": 8, "int4": 4}
+UPPER = "int4"  # the view's kind
+
+
+class HierarchicalCache(BlockCache):
+    """Implements KVCache. bits: 8 or 4. most: positions that will ever be held; tree: rows of the largest pass, and below it of
+    the one that takes its place. None for either: as they come.
+    """
+
+    def __init__(
+        self, layers: int, kv_heads: int, head_dim: int, bits: int, most: int | None = None, tree: int | None = None,
+    ) -> None:
+        super().__init__(layers, kv_heads, head_dim, None if tree is None else 2 * GROUP + tree)
+        self.bits, self.positions = bits, most
+        self.groups: list[Groups] = [Groups.empty(kv_heads, 0, head_dim, bits) for _ in range(layers)]
+        self.made = 0  # groups that are there
+
+    @property
+    def held(self) -> int:
+        return self.length - self.start
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(groups.nbytes for groups in self.groups)
+
+    def describe(self) -> None:
+        self.quantised = [groups.struct(self.made, self.bits, True) for groups in self.groups]
+        super().describe()
+
+    def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
+        self._room_for((self.length + len(path)) // GROUP)
+        remap = super().rebase(path, survivors)
+        if self.length // GROUP > self.made:
+            self._compress(len(survivors))
+        return remap
+
+    def truncate(self, length: int) -> int:
+        """Rows that are quantised only are kept by whole groups."""
+        border = length if length >= min(self.start, self.length) else length // GROUP * GROUP
+        kept = super().truncate(border)
+        if kept // GROUP < self.made or kept < self.start:
+            self.made, self.start = kept // GROUP, min(self.start, kept // GROUP * GROUP)
+            self.describe()
+        return kept
+
+    def reset(self, start: int) -> None:
+        raise NotImplementedError("its rows are never a view's tail")
+
+    def view(self, kind: str) -> KVCache:
+        if kind != UPPER or self.bits != BITS["int8"]:
+            hint = "--draft-kv int4" if self.bits == BITS["int8"] else "--kv int8, or another draft"
+            raise WrongUsage(f'a KV cache of {self.bits} bits has no view "{kind}".', hint=hint)
+        return UpperView(self)
+
+    def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
+        raise NotImplementedError("nothing is chosen among quantised rows")
+
+    def _compress(self, survivors: int) -> None:
+        """All whole groups are stored, and the rows before the last of them leave the buffer."""
+        whole = self.length // GROUP
+        table.needed().compress(self.structs, self.layers, self.made, whole, table.threads())
+        self.made, start = whole, (whole - 1) * GROUP
+        if start > self.start:
+            gone, self.start = start - self.start, start
+            self._move(0, range(gone, gone + self.held + survivors))
+        self.describe()
+
+    def _room_for(self, groups: int) -> None:
+        if groups <= self.groups[0].capacity:
+            return
+        wanted = max(FIRST_GROUPS, 2 * self.groups[0].capacity)
+        most = self.positions // GROUP if self.positions is not None else wanted
+        with torch.inference_mode(False):
+            for layer, old in enumerate(self.groups):  # one by one: two copies of all would be more than was planned
+                self.groups[layer] = old.grown(max(groups, min(wanted, most)))
+        self.describe()
+
+
+class UpperView(OverBlocks["HierarchicalCache"]):
+    """The same rows for a draft of the same weights: of groups that have left the buffer the upper nibbles, a quarter of bf16's
+    bytes, and the buffer's as they are.
+    """
+
+    def __init__(self, base: HierarchicalCache) -> None:
+        super().__init__(base, BlockCache(base.layers, base.kv_heads, base.head_dim))
+        self._held: list[object] = []  # what the kernels are pointed to
+
+    @property
+    def nbytes(self) -> int:
+        return self._fresh().nbytes
+
+    def truncate(self, length: int) -> int:
+        quantised = length < min(self.length, self.base.start)
+        return super().truncate(length // GROUP * GROUP if quantised else length)
+
+    def doubt(self) -> None:
+        """It sees all there is."""
+
+    def asked(self, layer: int, query: torch.Tensor) -> None:
+        """Nothing is chosen."""
+
+    def _see(self, rows: int) -> None:
+        super()._see(rows)
+        base, kv = self.base, self.base.buffers()
+        if not rows or not kv:
+            return
+        start = min(base.start, rows // GROUP * GROUP)
+        eights = _all_eights(rows - base.start, base.kv_heads)
+        self._tail.quantised = [groups.struct(start // GROUP, BITS[UPPER], False) for groups in base.groups]
+        self._tail.gathered = [attention.gathered(*of_layer, eights, base.start) for of_layer in kv]
+        self._held = [eights, kv, list(base.groups)]
+        self._tail.describe()
+
+
+def _all_eights(rows: int, kv_heads: int) -> torch.Tensor:
+    """int32[kv_heads, blocks, 8]"""
+    eights = torch.arange(max(0, -(-rows // EIGHT)), dtype=torch.int32)
+    return torch.nn.functional.pad(eights, (0, -len(eights) % EIGHTS), value=-1).view(-1, EIGHTS).repeat(kv_heads, 1, 1)

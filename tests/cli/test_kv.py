@@ -1,0 +1,150 @@
+"""--kv: what it takes, what the ledger says of it, and two lines for what cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.build import open_session
+from cli.interrupt import Interrupt
+from cli.ledger import planned, sizes
+from cli.models import TREE, ModelOptions
+from offload.errors import TooLittleMemory
+from offload.footprint import KV_GROUP, Footprint, footprint
+from offload.plan import Demand
+from offload.store import Store
+from specexec.drafters.grow import Grow
+from specexec.drafters.model import unread
+from specexec.drafters.same import Same
+from specexec.kernels.hierarchical import GROUP
+from specexec.kv.hierarchical import BITS, HierarchicalCache, UpperView
+from specexec.tree import DraftTree
+from tests.cli.conftest import Specexec
+from tests.cli.test_plan import LLAMA_70B
+from tests.kernels import need
+
+ASKED = ("--seed", "3", "--temperature", "1", "-n", "150", "--json", "-q", "Once upon a time")
+GIB = 2**30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    need()
+
+
+def said(specexec: Specexec, *options: str) -> str:
+    code, out, err = specexec("run", *options, *ASKED)
+    assert (code, err) == (0, "")
+    return str(json.loads(out)["text"])
+
+
+@pytest.mark.parametrize("spelled", [("--kv", "int8"), ("--kv-bits", "8")])
+def test_one_text_for_every_draft(specexec: Specexec, spelled: tuple[str, ...]) -> None:
+    own = ("--draft", "self")
+    drafts = (("--draft", "none"), (*own, "--budget", "8"), (*own, "--draft-kv", "int4", "--budget", "9"))
+    assert len({said(specexec, "--quant", "int8", *spelled, *draft) for draft in drafts}) == 1
+
+
+@pytest.mark.parametrize(("kv", "bits"), list(BITS.items()))
+def test_the_cache_is_what_was_asked_for(kv: str, bits: int) -> None:
+    session = open_session(ModelOptions(drafts=("bundled",), quant="int8", kv=kv), Interrupt())
+    assert isinstance(session.target.cache, HierarchicalCache)
+    assert session.target.cache.bits == bits
+    assert list(session.remarks) == []
+
+
+def test_a_draft_of_its_own_reads_the_upper_half_by_itself() -> None:
+    drafter = open_session(ModelOptions(drafts=("self",), quant="int8", kv="int8"), Interrupt()).drafter
+    assert isinstance(drafter, Grow)
+    own = drafter.expanders[0]
+    assert isinstance(own, Same)
+    assert isinstance(own.view, UpperView)
+
+
+@pytest.mark.parametrize(("given", "named", "hint"), [
+    (("--kv", "int8"), "needs quantised weights", "--quant int8"),
+    (("--kv", "int8", "--quant", "int8", "--draft", "self", "--draft-kv", "retrieval"), "no view", "--draft-kv int4"),
+    (("--kv", "int4", "--quant", "int8", "--draft", "self"), "no view", "--kv int8"),
+    (("--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "int8 KV cache", "--kv int8 --draft-kv int4"),
+    (("--draft-kv", "int4", "--kv", "int8", "--quant", "int8"), "int8 KV cache", "--draft self"),
+    (("--kv", "int3"), "int3", "--help"),
+    (("-ctk", "q8_0"), "-ctk", "--kv int8"),
+])
+def test_what_cannot_be_is_refused(specexec: Specexec, given: tuple[str, ...], named: str, hint: str) -> None:
+    code, out, err = specexec("run", *given, "Once")
+    first, second = err.strip().split("\n")
+    assert (code, out) == (2, "")
+    assert first.startswith("Error: ")
+    assert named in first
+    assert second.startswith("Try: ")
+    assert hint in second
+
+
+def test_a_folder_in_plain_weights_keeps_bf16_or_more_by_itself(specexec: Specexec) -> None:
+    assert said(specexec, "--draft", "none")
+
+
+# --- the ledger
+
+
+def test_its_bytes_are_the_formats() -> None:
+    of = footprint(LLAMA_70B, "nf4")
+    whole = of.kv_bytes("bf16", 2**17, 0)
+    assert KV_GROUP == GROUP
+    for kv, share in (("int8", (1 + 4 / 128) / 2), ("int4", (0.5 + 4 / 128) / 2)):
+        assert of.kv_bytes(kv, 2**17, 0) - of.kv_token * 2 * GROUP == share * whole
+        assert of.kv_position(kv) == share * of.kv_token
+
+
+def test_auto_is_bf16_unless_a_smaller_one_alone_fits() -> None:
+    of, wanted = footprint(LLAMA_70B, "nf4"), Demand(2**16, 512)
+    assert planned(of, 64 * GIB, wanted, "auto").kv == "bf16"
+    enough = {kv: least(of, wanted, kv) for kv in ("bf16", "int8", "int4")}
+    assert enough["int4"] < enough["int8"] < enough["bf16"]
+    assert all(planned(of, ram, wanted, "auto").kv == kv for kv, ram in enough.items())
+    with pytest.raises(TooLittleMemory) as caught:
+        planned(of, GIB, wanted, "auto")
+    assert caught.value.hint
+
+
+def least(of: Footprint, wanted: Demand, kv: str) -> int:
+    """Bytes of memory with which that format fits."""
+    low, high = 0, 64 * GIB
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(of, middle, wanted, kv) else (middle, high)
+    return high
+
+
+def fits(of: Footprint, ram: int, wanted: Demand, kv: str) -> bool:
+    try:
+        return bool(planned(of, ram, wanted, kv))
+    except TooLittleMemory:
+        return False
+
+
+def test_a_smaller_one_is_said_once(specexec: Specexec, bundled_store: Path) -> None:
+    of, wanted = sizes(Store(bundled_store)), Demand(1024, 2 * TREE)
+    ram = least(of, wanted, "int8")
+    assert ram < least(of, wanted, "bf16")
+    given = ("-m", str(bundled_store), "--ram", str(ram), "--ctx-size", "1024", "--draft", "none", "-n", "3", "Once")
+    code, _, err = specexec("run", *given)
+    assert code == 0
+    assert err.count("keys and values are int8") == 1
+    code, _, err = specexec("run", "--kv", "bf16", *given)
+    assert code == 3
+    assert "Try: --ram" in err
+
+
+def test_the_ledger_is_what_it_takes(bundled_store: Path) -> None:
+    session = open_session(ModelOptions(str(bundled_store), ("none",), kv="int8", context=1024), Interrupt())
+    session.target.sync(list(range(3, 903)))
+    session.target.forward(DraftTree((5,)), unread)
+    session.target.settle()
+    assert session.target.cache.nbytes <= sizes(Store(bundled_store)).kv_bytes("int8", 1024, 2 * ModelOptions().tree)
+
+
+def test_plan_knows_it(specexec: Specexec, bundled_store: Path) -> None:
+    code, out, err = specexec("plan", "--help")
+    assert (code, err) == (0, "")
+    assert "--kv" in out
