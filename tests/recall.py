@@ -18,17 +18,18 @@ BASE = 1e8
 FACTS, TOPIC = 400, 12  # the first token of a passage; dimensions that its tokens share
 
 
-def config() -> Qwen2Config:
+def config(layers: int = 2) -> Qwen2Config:
     return Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=1,
+        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=1,
         num_key_value_heads=1, head_dim=HEAD, max_position_embeddings=131072,
         rope_parameters={"rope_type": "default", "rope_theta": BASE},
         tie_word_embeddings=False, bos_token_id=None, eos_token_id=None, pad_token_id=None, rms_norm_eps=1e-6)
 
 
 @torch.no_grad()
-def save(folder: Path) -> Path:
-    model = Qwen2ForCausalLM(config())
+def save(folder: Path, layers: int = 2) -> Path:
+    """layers: all beyond the second do nothing, but that their keys and values are read."""
+    model = Qwen2ForCausalLM(config(layers))
     for parameter in model.parameters():
         parameter.zero_()
     words = torch.randint(0, 2, (VOCABULARY, DIM), generator=torch.Generator().manual_seed(1)).float() * 2 - 1
@@ -38,7 +39,7 @@ def save(folder: Path) -> Path:
     inner = [norm for layer in model.model.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
     for norm in (model.model.norm, *inner):
         norm.weight.fill_(1.0)
-    first, second = (layer.self_attn for layer in model.model.layers)
+    first, second = (layer.self_attn for layer in model.model.layers[:2])
     angles = BASE ** (-torch.arange(FAST) / 64)
     first.q_proj.bias[:FAST], first.q_proj.bias[64 : 64 + FAST] = 16 * angles.cos(), -16 * angles.sin()
     first.k_proj.bias[:FAST] = 16.0

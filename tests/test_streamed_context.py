@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from cli.chunk import prompt_chunk
 from cli.drafting import standing
 from cli.engines import Making
 from cli.main import main
@@ -112,7 +113,8 @@ def test_ctrl_c_in_a_long_prompt_keeps_what_was_read(store: Store, chunks: int) 
     target.source.close()
 
 
-def test_a_context_that_does_not_fit_is_refused_by_the_one_that_does(store: Store) -> None:
+def test_a_context_that_does_not_fit_is_refused_by_the_one_that_does(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.engines.prompt_chunk", prompt_chunk)
     ram = Making(store, ModelOptions(context=8192), VOCABULARY, lambda: False).placement(store, 8192).bytes
     with pytest.raises(TooLittleMemory) as refused:
         Making(store, ModelOptions(context=CONTEXT, ram=ram), VOCABULARY, lambda: False).engine()

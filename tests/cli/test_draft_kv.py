@@ -101,8 +101,8 @@ def test_a_draft_that_has_not_learnt_so_much_has_no_view_of_it(specexec: Specexe
     monkeypatch.setattr("cli.build.sighted", lambda draft, *rest: draft.forgetting(2_000))
     code, out, err = specexec("run", "--draft-kv", "retrieval", "Once")
     assert (code, out) == (2, "")
-    assert "has learnt" in err
-    assert "--draft-kv window" in err
+    assert "no draft here has a view" in err
+    assert "--draft-kv auto" in err
 
 
 @pytest.mark.parametrize(("kind", "window"), [("auto", False), ("full", False), ("window", True)])

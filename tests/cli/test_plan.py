@@ -285,12 +285,13 @@ def test_too_little_memory_is_refused_before_anything_is_measured(
 @pytest.mark.parametrize("ram", ["12GiB", "16GiB"])
 def test_the_longest_context_that_fits_is_named(ram: str, llama: Path, specexec: Specexec) -> None:
     """By `plan` and by `run` alike: both refuse in the same words, and what they name works."""
-    refused = specexec("plan", str(llama), "--ram", ram, "--ctx-size", "131072")
+    given = (str(llama), "--ram", ram, "--kv", "bf16", "--ctx-size")
+    refused = specexec("plan", *given, "131072")
     assert_two_lines(refused.err, f"{ram} may be used", "--ram", "--ctx-size")
     assert (refused.code, refused.out) == (3, "")
     named = int(refused.err.split("--ctx-size ")[1].split(",")[0])
-    assert planned(specexec, str(llama), "--ram", ram, "--ctx-size", str(named))["ctx_size"] == named
-    assert specexec("plan", str(llama), "--ram", ram, "--ctx-size", str(named + 512)).code == 3
+    assert planned(specexec, *given, str(named))["ctx_size"] == named
+    assert specexec("plan", *given, str(named + 512)).code == 3
 
 
 def test_the_least_that_is_named_works(llama: Path, specexec: Specexec) -> None:
