@@ -7,7 +7,7 @@ import torch
 
 from cli import fit
 from cli.codec import Codec
-from cli.drafting import SELF, check, own, sighted
+from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
@@ -43,10 +43,10 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
     names = resolve(options)
-    drafts = sum(draft_bytes(opened(find(name, "draft")), options) for name in names if name not in MODELLESS)
+    context = positions(admit(model.config), options.context, STORE_CONTEXT)
+    drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
     pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
-        context = positions(admit(model.config), options.context, STORE_CONTEXT)
         drafts += view_bytes(sizes(model), context, options.tree, options.kv)
     engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
@@ -89,7 +89,7 @@ def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec:
         assert isinstance(engine, TreeEngine)
         return Grow([own(engine, options, expanders), *expanders], engine.limits.context)
     idle = engine.source if isinstance(engine, WeightsEngine) and isinstance(engine.source, Streamer) else None
-    return Grow(expanders, engine.limits.context, idle)
+    return Grow(standing(expanders, options, engine.limits.context), engine.limits.context, idle)
 
 
 def resolve(options: ModelOptions) -> list[str]:
@@ -109,7 +109,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
         return [Wild(target.limits.vocabulary)]
     model = opened(find(name, "draft"))
     fitting = _match(options, codec, model)
-    everything = 2 * (draft_bytes(model, options) + 2**32)  # a draft is never streamed
+    everything = 2 * (draft_bytes(model, options, target.limits.context) + 2**32)  # a draft is never streamed
     on_gpu = isinstance(model, Store) and store_device(model, replace(options, vram=None)).type == "cuda"
     trained = model.config.get("max_position_embeddings", target.limits.context)
     context = min(target.limits.context, trained)

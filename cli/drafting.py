@@ -1,7 +1,8 @@
-"""What a draft keeps of its context, and a model that drafts for itself."""
+"""What a draft keeps of its context, and models that draft for themselves."""
 
 from collections.abc import Sequence
 
+from cli.ledger import stands, windowed
 from cli.models import ModelOptions
 from offload.stream import Streaming
 from specexec.budget import Auto
@@ -11,6 +12,7 @@ from specexec.drafters.growing import Expander
 from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.same import Same, SelfView
+from specexec.drafters.tier import Tier
 from specexec.engines.llamacpp_engine import LlamacppEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
@@ -18,6 +20,8 @@ from specexec.errors import WrongUsage
 from specexec.kv.cache import KVCache
 from specexec.kv.hierarchical import UPPER, HierarchicalCache, UpperView
 from specexec.kv.retrieval import Gathering
+from specexec.kv.window import Sliding
+from specexec.vocabulary import Vocabulary
 
 SELF = "self"
 BELOW = 64  # nodes at the most that a draft's own draft proposes
@@ -31,9 +35,9 @@ def check(names: Sequence[str], kind: str, kv: str) -> None:
     if SELF in names and kind == "full":
         raise WrongUsage("--draft self with the whole KV cache is the model itself, no draft.",
                          hint="--draft-kv retrieval, or window")
-    if SELF not in names and kind == "retrieval":
-        raise WrongUsage("--draft-kv retrieval is a view of the model's own KV cache.",
-                         hint="--draft self --draft-kv retrieval")
+    if kind == "retrieval" and not set(names) - {"none", "lookup", "random"}:
+        raise WrongUsage("--draft-kv retrieval is a view of a model's own KV cache, and no model drafts.",
+                         hint="--draft self --draft-kv retrieval, or a smaller model as the draft")
 
 
 def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEngine:
@@ -42,8 +46,7 @@ def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEng
         if kind == "window":
             raise WrongUsage("--draft-kv window: llama.cpp keeps all of a draft's context.", hint="--draft-kv auto")
         return draft
-    windowed = kind == "window" or (kind != "full" and context > trained)
-    return draft.forgetting(context) if windowed else draft
+    return draft.forgetting(context) if windowed(kind, context, trained) else draft
 
 
 def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -> Same:
@@ -53,11 +56,37 @@ def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -
                          hint="--draft lookup, or the model converted: specexec convert FILE.gguf")
     if isinstance(target.source, Streaming) and any(map(target.source.disk_bytes, range(len(target.source.pieces)))):
         raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
-                         hint="--draft lookup, or a smaller model as the draft")
-    view = _view(target.cache, options.draft_kv)
-    below = [_twin(one, target.limits.context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)
+                         hint="--draft NAME --draft-kv retrieval with a smaller model, or --draft lookup")
+    return _over(target, Vocabulary(None), options.draft_kv, others)
+
+
+def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) -> list[Expander]:
+    """The same drafts, of which the first that sees all of a long context drafts for itself, over a view of its KV cache.
+
+    Its own passes check what the view wrote, as the target's check its own.
+    """
+    one = next((draft for draft in drafts if isinstance(draft, ModelExpander) and _sees_all(draft)), None)
+    if one is None or not stands(options.draft_kv, one.engine.limits.context):
+        if options.draft_kv == "retrieval":
+            raise WrongUsage(f"no draft here has a view of a context of {context:,}.", hint="--draft-kv auto")
+        return list(drafts)
+    assert isinstance(one.engine, WeightsEngine)
+    view = _over(one.engine, one.vocabulary, "retrieval", [draft for draft in drafts if draft is not one])
+    tier = Tier(one.engine, one.vocabulary, Cascade(Grow([view], one.engine.limits.context), Auto(BELOW)))
+    return [tier if draft is one else draft for draft in drafts]
+
+
+def _sees_all(draft: ModelExpander) -> bool:
+    """All that there is of its context, in a cache that has views."""
+    return isinstance(draft.engine, WeightsEngine) and not isinstance(draft.engine.cache, Sliding)
+
+
+def _over(engine: WeightsEngine, vocabulary: Vocabulary, kind: str, others: Sequence[Expander]) -> Same:
+    """The engine's model over a view of its cache; what drafts for it, if anything does, are twins of others."""
+    view, context = _view(engine.cache, kind), engine.limits.context
+    below = [_twin(one, context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)
              and not (isinstance(one, ModelExpander) and isinstance(one.engine, LlamacppEngine))]
-    return Same(target, view, Cascade(Grow(below, target.limits.context), Auto(BELOW)) if below else None)
+    return Same(engine, view, Cascade(Grow(below, context), Auto(BELOW)) if below else None, vocabulary)
 
 
 def _view(cache: KVCache, kind: str) -> SelfView:

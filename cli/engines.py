@@ -2,23 +2,25 @@
 
 import atexit
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PretrainedConfig
 
 from cli import llamacpp
-from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, sizes
+from cli.chunk import prompt_chunk
+from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, resident_weights, sizes
 from cli.models import Model, ModelOptions
 from cli.values import AUTO
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
 from offload.folder import Folder, Form, ResidentWeights, stored
+from offload.footprint import footprint
 from offload.form import Plain, Quantised
 from offload.gguf import Gguf
 from offload.machine import free_memory
-from offload.plan import Placement
+from offload.plan import Placement, check_resident
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
@@ -78,6 +80,9 @@ class Making:
                              hint=f"specexec convert {folder.path} --layout rowmajor")
         context = positions(config, self.options.context, config.max_position_embeddings)
         device, quant = choose_device(self.options.device), self.options.quant
+        if self.options.context and device == CPU:
+            check_resident(resident_weights(folder, self.options), footprint(folder.config, "bf16").kv_token, context,
+                           free_memory(), folder.path)
         layers, tied = config.num_hidden_layers, config.tie_word_embeddings
         if quant and device == CPU and instruction_set() != REFERENCE:
             weights = ResidentWeights(folder, layers, tied, Quantised(quant, "tile16", tied, CPU, torch.float32))
@@ -97,10 +102,11 @@ class Making:
         if store.layout == "tile16" and instruction_set() == REFERENCE:
             raise WrongUsage(f"{store.path} is laid out for compiled kernels, and there are none.",
                              hint=f"specexec convert {store.path} --layout rowmajor")
-        placed = self.placement(store, context)  # what it keeps in memory is read; the rest will stream
+        ram = self.options.ram or free_memory()
+        placed, chunk = self._placed(store, context, ram)  # what it keeps in memory is read; the rest will stream
         weights = open_streamer(store, placed)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, placed.kv, self.options.tree)
+            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk)
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -123,8 +129,16 @@ class Making:
         return plan_device(of, taken, self.options.ram or free_memory(), vram, wanted)
 
     def placement(self, store: Store, context: int) -> Placement:
+        return self._placed(store, context, self.options.ram or free_memory())[0]
+
+    def _placed(self, store: Store, context: int, ram: int) -> tuple[Placement, int]:
+        """And how much of a prompt a pass reads. ram: bytes that may be used in all. Raises TooLittleMemory."""
         kv = self.options.kv if store.layout == "tile16" or self.options.kv != AUTO else "bf16"
-        return planned(sizes(store), self.options.ram or free_memory(), demand(context, self.options.tree, self.drafts), kv)
+        of, tree = sizes(store), self.options.tree
+        least = demand(context, tree, self.drafts)
+        least = replace(least, kv=planned(of, ram, least, kv).kv)
+        chunk = prompt_chunk(store, ram, least, tree, self.options.activations)
+        return planned(of, ram, demand(context, tree, self.drafts, chunk), least.kv), chunk
 
     def _check_kv(self, needed: str, hint: str) -> None:
         """Raises WrongUsage for a format of keys and values that only our kernels read."""
@@ -132,10 +146,11 @@ class Making:
             raise WrongUsage(f"--kv {self.options.kv} needs {needed}.", hint=hint)
 
     def _kernels(
-        self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE
+        self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE,
+        chunk: int = 0,
     ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
-        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv)
+        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv, chunk)
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,

@@ -27,7 +27,8 @@ def usual(options: ModelOptions) -> list[str]:
     with suppress(OffloadError, SpecexecError):  # told by who opens it to run it
         path = find(options.model, "target")
         name = next(drafts(path), None)
-        if name and _affords(opened(path), draft_bytes(opened(find(name, "draft")), options), options):
+        context = options.context or STORE_CONTEXT
+        if name and _affords(opened(path), draft_bytes(opened(find(name, "draft")), options, context), options):
             return [name]
     return []
 

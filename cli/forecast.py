@@ -5,18 +5,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cli import home
-from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, view_bytes
+from cli.ledger import STORE_CONTEXT, check_vram, demand, kept_bytes, planned, positions, seen, view_bytes
 from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
 from cli.values import AUTO
+from offload.chunk import chunk
+from offload.crossover import Resident, as_large
 from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
 from offload.measured import Measured
 from offload.outlook import Draft, Help, Outlook, ranked
-from specexec.engines import rate
+from specexec.engines import attention_rate, rate
 from specexec.kernels.library import why_not
+from specexec.kv.retrieval import KINDS
 
 MORE_MEMORY = 8 * 2**30
+ROWS = KINDS["retrieval"].rows
 SMALLEST = 0.01  # seconds of a pass that is spent on weights
 
 
@@ -38,15 +42,46 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Crossings:
+    """Contexts: whose keys and values are as many bytes as the weights, over which attention takes as long as they, and from
+    which on it pays that `who` drafts for itself over a view; None where the models see none so long."""
+
+    bytes: int
+    seconds: int | None
+    who: str | None
+    view: int | None
+
+
+@dataclass(frozen=True)
 class Forecast:
     asked: Asked
     context: int
     outlook: Outlook
     helps: tuple[Help, ...]
 
+    @property
+    def drafting(self) -> tuple[str, Resident] | None:
+        """Who could draft for itself over a view, and what it is: the target, or its first draft where the target streams."""
+        asked, machine = self.asked, self.outlook.machine
+        if not self.outlook.placement.streamed:
+            return asked.target.name, Resident(asked.target.of, machine.products, machine.attention, asked.target.trained)
+        if not asked.drafts:
+            return None
+        first, products = asked.drafts[0], self.outlook.drafts[0].products
+        return first.name, Resident(first.of, products, machine.attention, first.trained)
+
+    @property
+    def crossings(self) -> Crossings:
+        target, machine = self.asked.target, self.outlook.machine
+        long = Resident(target.of, machine.products, machine.attention, target.trained).as_long()
+        found = self.drafting
+        return Crossings(as_large(target.of), long, *((found[0], found[1].pays(ROWS)) if found else (None, None)))
+
     def remarks(self) -> Iterator[str]:
         """What the person should know of the figures, a line each."""
-        yield "tokens a pass are assumptions: they depend on the draft and the text. Attention over the context is not counted."
+        yield "tokens a pass are assumptions: they depend on the draft and the text"
+        first = self.outlook.at(0).seconds
+        yield f"passes are those at the end of the context; at its beginning a plain one takes {first:.3g} s"
         if self.asked.target.layout == "rowmajor":
             reason = why_not() or f"{self.asked.target.name} is in rowmajor, which the torch reference runs"
             yield f"{reason}: {self.outlook.plain.arithmetic:.3g} s of arithmetic in a pass of one token, as measured"
@@ -58,14 +93,18 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     """Raises TooLittleMemory before anything is measured, WrongUsage for what cannot be asked."""
     check_vram(asked.vram)
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
-    own = view_bytes(asked.target.of, context, TREE, asked.kv) if asked.own else 0
-    wanted, ram = demand(context, TREE, own + sum(draft.bytes for draft in asked.drafts)), asked.ram or free_memory()
+    drafting = sum(draft.bytes + kept_bytes(draft.of, draft.trained, context, TREE, AUTO) for draft in asked.drafts)
+    drafting += view_bytes(asked.target.of, context, TREE, asked.kv) if asked.own else 0
+    wanted, ram = demand(context, TREE, drafting), asked.ram or free_memory()
     wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, asked.kv).kv)
-    machine = replace(measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations)), ram=ram)
+    found = measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations), seeing(asked.target))
+    machine = replace(found, ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
-    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, DRAFT_BITS)))
-                   for draft in asked.drafts)
+    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, DRAFT_BITS)),
+                         draft.of.kv_token * seen(AUTO, context, draft.trained), draft.of.group) for draft in asked.drafts)
+    if asked.target.layout == "tile16":
+        wanted = replace(demand(context, TREE, drafting, chunk(asked.target.of, machine, wanted, TREE)), kv=wanted.kv)
     outlook = Outlook(asked.target.of, wanted, machine, drafts)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))
 
@@ -80,6 +119,11 @@ def _changes(now: Outlook, asked: Asked, cache: Measured) -> Iterator[tuple[str,
 
 def arithmetic(of: Subject, bits: int) -> Arithmetic:
     return Arithmetic(rate.name(of.kind, of.layout, bits), partial(rate.rates, of.kind, of.layout, bits))
+
+
+def seeing(of: Subject) -> Arithmetic:
+    """Attention, as the engine of such weights computes it."""
+    return Arithmetic(attention_rate.name(of.layout), partial(attention_rate.rates, of.layout))
 
 
 def sample(target: Subject) -> Sample:

@@ -1,9 +1,11 @@
 """A forecast as a person reads it, and as a program does."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from cli.forecast import Forecast
+from cli.models import TREE
 from offload.outlook import TYPICAL
 
 GIB = 2**30
@@ -27,13 +29,25 @@ def _ledger(of: Forecast) -> Iterator[str]:
     yield ""
     away = sizes.layers - placed.pinned
     read = f"{away} are read from disk in every pass: {placed.streamed / GIB:.2f} GiB" if away else "none is read from disk"
+    yield _context(of)
     yield f"context {of.context:,}; {placed.pinned} of {sizes.layers} layers in memory, {read}"
+
+
+def _context(of: Forecast) -> str:
+    """Where keys and values begin to count."""
+    found, kv = of.crossings, of.asked.target.of.kv_token
+    long = f", and takes as long to attend to from {found.seconds:,} on" if found.seconds else ""
+    view = f"; {found.who} drafting for itself over a view pays from {found.view:,} on" if found.view else ""
+    return (f"keys and values: {kv * of.context / GIB:.2f} GiB for {of.context:,} tokens; as large as the weights from "
+            f"{found.bytes:,} on{long}{view}")
 
 
 def _speeds(of: Forecast) -> Iterator[str]:
     machine, plain = of.outlook.machine, of.outlook.plain
     rates = ", ".join(_figure(rate / 1e9) for rate in machine.products.values())
+    seeing = ", ".join(_figure(rate / 1e9) for rate in machine.attention.values())
     yield f"measured: disk {machine.disk / 1e9:.2f} GB/s; {rates} G weights/s for {_listed(machine.products)} tokens at once"
+    yield f"keys and values: {seeing} GB/s for {_listed(machine.attention)} queries of a head at once"
     if machine.vram is not None and machine.bus is not None:
         yield f"device: {machine.vram / GIB:.2f} GiB free, {machine.bus / 1e9:.1f} GB/s to it; not in these figures"
     yield ""
@@ -66,8 +80,12 @@ def as_json(of: Forecast) -> dict[str, Any]:
         "ledger": {entry.what: entry.bytes for entry in placed.ledger}, "ledger_bytes": placed.bytes,
         "layers": target.of.layers, "layers_in_memory": placed.pinned, "streamed_bytes": placed.streamed,
         "machine": {"ram_bytes": machine.ram, "vram_bytes": machine.vram, "disk_bytes_per_second": machine.disk,
-                    "bus_bytes_per_second": machine.bus, "weights_per_second": dict(machine.products)},
+                    "bus_bytes_per_second": machine.bus, "weights_per_second": dict(machine.products),
+                    "attention_bytes_per_second": dict(machine.attention)},
+        "kv_bytes": target.of.kv_token * of.context, "prompt_chunk": of.outlook.demand.prompt - TREE,
+        "crossings": asdict(of.crossings),
         "plain": {"pass_seconds": plain.seconds, "stream_seconds": plain.stream, "arithmetic_seconds": plain.arithmetic,
+                  "attention_seconds": plain.attention,
                   "tokens_per_second": 1 / plain.seconds, "limit": plain.limit},
         "speculative": [_cell(of, nodes, tokens) for nodes in NODES for tokens in TOKENS],
         "helps": [{"change": help.what, "factor": help.factor} for help in of.helps], "remarks": list(of.remarks()),

@@ -18,8 +18,10 @@ from specexec.engines.device import SMALL, choose_device
 from specexec.errors import WrongUsage
 from specexec.kv.hierarchical import BITS
 from specexec.kv.retrieval import KINDS
+from specexec.kv.window import Sight
 
 MEANS_ROOM = 1.25  # by which the room for means of keys may be larger than they are
+LONG = 4  # times the rows of a view: contexts for which a draft gets one without being asked
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
 
 
@@ -41,9 +43,9 @@ def check_vram(vram: int | None, device: str = "auto") -> None:
         raise WrongUsage("--vram: this machine has no CUDA device.", hint="the same command without --vram")
 
 
-def demand(context: int, tree: int, drafts: int) -> Demand:
-    """context: positions; tree: rows of the largest, below which as many may be missing; drafts: bytes of what drafts."""
-    return Demand(context, 2 * tree, drafts)
+def demand(context: int, tree: int, drafts: int, chunk: int = 0) -> Demand:
+    """context: positions; tree: rows of the largest, below which as many may be missing, or `chunk`; drafts: bytes of those."""
+    return Demand(context, 2 * tree, drafts, prompt=chunk + tree)
 
 
 def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
@@ -74,11 +76,42 @@ def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO) -> int:
     return int(means) + (of.kv_token + of.work_token) * 2 * tree
 
 
-def draft_bytes(draft: Model, options: ModelOptions) -> int:
-    """What a draft takes in memory: all of it stays there."""
-    if isinstance(draft, Store):
-        of, wanted = sizes(draft), demand(options.context or STORE_CONTEXT, options.tree, 0)
-        return of.layers * of.layer + of.head + of.kv_token * (wanted.context + wanted.tree) + of.work_token * wanted.tree
+def stands(kind: str, context: int) -> bool:
+    """Whether a draft of a context drafts for itself as well: where that was asked for, or where most of it is out of sight."""
+    return kind == "retrieval" or (kind == "auto" and context >= LONG * KINDS["retrieval"].rows)
+
+
+def windowed(kind: str, context: int, trained: int) -> bool:
+    """Whether a draft keeps a window of a context: where that was asked for, or where it has learnt no more."""
+    return kind == "window" or (kind != "full" and context > trained)
+
+
+def seen(kind: str, context: int, trained: int) -> int:
+    """Rows of a context that a draft keeps."""
+    return min(context, Sight().most) if windowed(kind, context, trained) else min(context, trained)
+
+
+def draft_bytes(draft: Model, options: ModelOptions, context: int) -> int:
+    """What a draft takes in memory: all of it stays there. context: the target's."""
     if isinstance(draft, Gguf):
-        return draft.nbytes + cell_bytes(draft) * (options.context or STORE_CONTEXT)
+        return draft.nbytes + cell_bytes(draft) * context
+    of = sizes(draft) if isinstance(draft, Store) else footprint(draft.config, "int8")
+    trained = draft.config.get("max_position_embeddings", context)
+    return resident_weights(draft, options) + kept_bytes(of, trained, context, options.tree, options.draft_kv)
+
+
+def resident_weights(draft: Model, options: ModelOptions) -> int:
+    """Of a model all of which stays in memory."""
+    if isinstance(draft, Store):
+        of = sizes(draft)
+        return of.layers * of.layer + of.head
+    if isinstance(draft, Gguf):
+        return draft.nbytes
     return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)
+
+
+def kept_bytes(of: Footprint, trained: int, context: int, tree: int, kind: str) -> int:
+    """A draft's keys and values, its passes' buffers, and its view of itself if it has one."""
+    rows = seen(kind, context, trained)
+    own = view_bytes(of, rows, tree) if not windowed(kind, context, trained) and stands(kind, rows) else 0
+    return of.kv_token * (rows + 2 * tree) + of.work_token * 2 * tree + own

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from cli.ledger import draft_bytes, sizes
+from cli.ledger import resident_weights, sizes
 from cli.models import ModelOptions, find, opened
 from offload.errors import DamagedFiles
 from offload.folder import Folder, json_object, stored
@@ -34,6 +34,11 @@ class Subject:
     config: PretrainedConfig
     files: Sequence[Path] = ()
 
+    @property
+    def trained(self) -> int:
+        """Positions."""
+        return int(self.config.max_position_embeddings)
+
 
 def target(name: str, to: str | None) -> Subject:
     """to: what a model that is no store would be converted to, nf4 by default. Raises WrongUsage where a store is not `to`."""
@@ -43,7 +48,7 @@ def target(name: str, to: str | None) -> Subject:
     if isinstance(model, Store):
         if to not in (None, model.quant):
             raise WrongUsage(f"{model.path} is {model.quant}.", hint=f"specexec plan {model.path / 'config.json'} --to {to}")
-        return _stored(name, model)
+        return of_store(name, model)
     return configured(name, model.config, to or "nf4")
 
 
@@ -53,9 +58,9 @@ def draft(name: str, to: str | None) -> Subject:
         return configured(name, json_object(path), to or "nf4")
     model = opened(find(name, "draft"))
     if isinstance(model, Gguf):
-        return replace(configured(name, model.config, "nf4"), bytes=draft_bytes(model, ModelOptions()))
+        return replace(configured(name, model.config, "nf4"), bytes=resident_weights(model, ModelOptions()))
     if isinstance(model, Store):
-        return replace(_stored(name, model), bytes=draft_bytes(model, ModelOptions()))
+        return replace(of_store(name, model), bytes=resident_weights(model, ModelOptions()))
     return _published(name, model)
 
 
@@ -63,7 +68,7 @@ def _is_config(path: Path) -> bool:
     return path.is_file() and not is_gguf(path)
 
 
-def _stored(name: str, store: Store) -> Subject:
+def of_store(name: str, store: Store) -> Subject:
     files = [store.path.resolve() / layer for layer in store.layers]
     return Subject(name, store.quant, store.layout, sizes(store), store.nbytes, admit(store.config), files)
 
@@ -72,7 +77,7 @@ def _published(name: str, folder: Folder) -> Subject:
     dtype = choose_dtype("auto", *stored(folder))
     kind = next(known for known, of in DTYPES.items() if of == dtype)
     of, config = _sized(folder.config, "bf16")
-    return Subject(name, kind, None, of, draft_bytes(folder, ModelOptions()), config)
+    return Subject(name, kind, None, of, resident_weights(folder, ModelOptions()), config)
 
 
 def configured(name: str, config: dict[str, object], to: str) -> Subject:

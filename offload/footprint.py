@@ -41,6 +41,7 @@ class Footprint:
     work_token: int  # a pass's own buffers, for each of its tokens
     vocabulary: int
     kv_scales: int = 0
+    group: int = 1  # queries that share a head of keys and values
 
     def kv_bytes(self, kind: str, context: int, tree: int) -> int:
         """Of a KV cache in bf16, int8 or int4, and the tree's rows, always in bf16."""
@@ -80,4 +81,4 @@ def footprint(config: Mapping[str, Any], kind: str) -> Footprint:
     return Footprint(
         layers, parameters, _up(matrices + vectors + HEADER, PAGE), _up(head + 4 * width + HEADER, PAGE),
         2 * config["vocab_size"] * width, layers * 2 * kv_heads * padded * 2, work, config["vocab_size"],
-        layers * kv_heads * 2 * 2 * (padded + KV_GROUP))
+        layers * kv_heads * 2 * 2 * (padded + KV_GROUP), max(1, heads // kv_heads))

@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -14,6 +14,7 @@ from offload.measured import Measured
 
 CGROUP = Path("/sys/fs/cgroup")
 COUNTS = (1, 8, 32, 128, 512)  # tokens of a pass
+QUERIES = (1, 4, 32, 128, 512)  # of a head of keys and values
 RATE = ("bytes/s",)
 
 
@@ -22,6 +23,7 @@ class Machine:
     """ram: bytes free; vram: a device's, None without one. disk: bytes a second of direct reads in a certain folder.
 
     bus: bytes a second from host to device. products: {tokens of a pass: weights a second that they are multiplied with}.
+    attention: {queries of a head: bytes of its keys and values a second, as bf16, that they see}; empty where nobody asked.
     """
 
     ram: int
@@ -29,20 +31,22 @@ class Machine:
     disk: float
     bus: float | None
     products: Mapping[int, float]
+    attention: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What computes the products, so named that another format or library has another name, and how it is measured."""
+    """What computes, so named that another format or library has another name, and how it is measured."""
 
     name: str
     measure: Callable[[Sequence[int]], Mapping[int, float]]
 
 
-def measure(cache: Measured, sample: disk.Sample, arithmetic: Arithmetic) -> Machine:
-    """Takes seconds the first time; what memory is free is looked at each time. Raises OffloadError."""
+def measure(cache: Measured, sample: disk.Sample, arithmetic: Arithmetic, seeing: Arithmetic | None = None) -> Machine:
+    """Takes seconds the first time; what memory is free is looked at each time. seeing: of attention. Raises OffloadError."""
     read = cache.once(f"disk {sample.mount}", RATE, lambda: dict.fromkeys(RATE, disk.read_rate(sample)))[RATE[0]]
-    return Machine(free_memory(), bus.free_vram(), read, _bus(cache), products(cache, arithmetic))
+    return Machine(free_memory(), bus.free_vram(), read, _bus(cache), products(cache, arithmetic),
+                   attention(cache, seeing) if seeing else {})
 
 
 def products(cache: Measured, arithmetic: Arithmetic) -> dict[int, float]:
@@ -50,6 +54,13 @@ def products(cache: Measured, arithmetic: Arithmetic) -> dict[int, float]:
     found = cache.once(f"products {processor()}: {arithmetic.name}", map(str, COUNTS),
                        lambda: {str(n): rate for n, rate in arithmetic.measure(COUNTS).items()})
     return {n: found[str(n)] for n in COUNTS}
+
+
+def attention(cache: Measured, arithmetic: Arithmetic) -> dict[int, float]:
+    """{queries: bytes a second}, of QUERIES."""
+    found = cache.once(f"attention {processor()}: {arithmetic.name}", map(str, QUERIES),
+                       lambda: {str(n): rate for n, rate in arithmetic.measure(QUERIES).items()})
+    return {n: found[str(n)] for n in QUERIES}
 
 
 def _bus(cache: Measured) -> float | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from offload.footprint import Footprint
 from offload.machine import Machine
 from offload.plan import Demand, Placement, plan
-from offload.predict import Prediction, arithmetic, predict
+from offload.predict import Prediction, arithmetic, attention, predict
 
 # Of the bundled pair at budgets of 16 to 128 nodes, temperatures 0 and 1: 1.3 to 1.8 draft passes for each token accepted,
 # each over a sixth to an eighth of the budget.
@@ -17,10 +17,19 @@ TYPICAL = 64, 8  # nodes and tokens a pass, where one figure is to stand for all
 
 @dataclass(frozen=True)
 class Draft:
-    """A model that stays in memory. weights: that a token is multiplied with; products: as a Machine's, in its own format."""
+    """A model that stays in memory. weights: that a token is multiplied with; products: as a Machine's, in its own format.
+
+    kv: bytes of keys and values that a token sees; group: queries that share a head of them.
+    """
 
     weights: int
     products: Mapping[int, float]
+    kv: int = 0
+    group: int = 1
+
+    def seconds(self, n: int, rates: Mapping[int, float]) -> float:
+        """Of a pass of n tokens. rates: a Machine's attention."""
+        return arithmetic(self.weights, self.products, n) + attention(self.kv, self.group, rates, n)
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,19 @@ class Outlook:
 
     @property
     def plain(self) -> Prediction:
-        """A pass of one token."""
-        return predict(self.of, self.placement, self.machine, 1)
+        """A pass of one token, at the end of the context."""
+        return self.at(self.demand.context)
+
+    def at(self, context: int) -> Prediction:
+        """The same below a context of so many tokens."""
+        return predict(self.of, self.placement, self.machine, 1, context)
 
     def speculation(self, nodes: int, tokens: int) -> Speculation:
         """tokens a pass are an assumption: what they will be depends on the draft and on the text."""
-        target = predict(self.of, self.placement, self.machine, nodes + 1)
+        target = predict(self.of, self.placement, self.machine, nodes + 1, self.demand.context)
         width = max(1, round(nodes * DRAFT_SHARE))
         passes = DRAFT_PASSES * tokens
-        drafting = sum(passes * arithmetic(draft.weights, draft.products, width) for draft in self.drafts)
+        drafting = sum(passes * draft.seconds(width, self.machine.attention) for draft in self.drafts)
         return Speculation(nodes, tokens, target, drafting)
 
     def factor(self, of: "Outlook") -> float:
@@ -75,7 +88,9 @@ class Outlook:
 
     def with_processor(self, times: float) -> "Outlook":
         drafts = tuple(replace(draft, products=_faster(draft.products, times)) for draft in self.drafts)
-        return replace(self.with_products(_faster(self.machine.products, times)), drafts=drafts)
+        machine = replace(self.machine, products=_faster(self.machine.products, times),
+                          attention=_faster(self.machine.attention, times))
+        return replace(self, machine=machine, drafts=drafts)
 
     def with_products(self, products: Mapping[int, float]) -> "Outlook":
         """The target's."""

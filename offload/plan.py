@@ -2,26 +2,35 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from offload.errors import TooLittleMemory
 from offload.footprint import Footprint
 
 PROGRAM = 600 * 2**20  # Python, torch and transformers themselves, measured
 READER_BLOCK = 2**23  # of logits
+STEP = 256  # of contexts that are proposed
 SLOTS = 2  # buffers of the ring: one being read, one in use
 
 
 @dataclass(frozen=True)
 class Demand:
-    """context: tokens the KV cache is to hold. tree: rows of the largest pass. draft: bytes of what drafts.
+    """context: tokens the KV cache is to hold. tree: rows of the largest pass over a tree, and of the KV cache besides.
 
-    kv: format of keys and values: bf16, int8 or int4.
+    draft: bytes of what drafts. kv: format of keys and values: bf16, int8 or int4. prompt: rows of a pass that reads a prompt,
+    where they are more.
     """
 
     context: int
     tree: int
     draft: int = 0
     kv: str = "bf16"
+    prompt: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Of the largest pass."""
+        return max(self.tree, self.prompt)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
         Entry("program", PROGRAM),
         Entry("head and last norm", of.head),
         Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree)),
-        Entry("a pass's buffers", of.work_token * demand.tree + READER_BLOCK),
+        Entry("a pass's buffers", of.work_token * demand.rows + READER_BLOCK),
         Entry("draft", demand.draft),
     )
     room = ram - total(fixed)
@@ -77,9 +86,32 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
     if pinned < 0:
         least = total(fixed) + SLOTS * of.layer
         raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
-                              hint=f"--ram {gib(least)}, or a smaller --ctx-size")
+                              hint=f"--ram {gib(least)}{_shorter(of, demand, least - ram)}")
     ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))
     return Placement(pinned, SLOTS, (of.layers - pinned) * of.layer, (*fixed, *ring), kv=demand.kv)
+
+
+def check_resident(weights: int, kv_token: int, context: int, free: int, path: Path) -> None:
+    """Raises TooLittleMemory where a model that cannot stream, and keys and values of so many positions, are too much."""
+    least = weights + kv_token * context
+    if least > free:
+        fits = longest(context, least - free, kv_token)
+        shorter = f"--ctx-size {fits}, or " if fits else ""
+        raise TooLittleMemory(f"this model and a context of {context:,} need {gib(least)} of memory; {gib(free)} is free.",
+                              hint=f"{shorter}specexec convert {path}, so that it can stream")
+
+
+def longest(context: int, missing: int, kv_token: int) -> int:
+    """The longest context that takes so many bytes less; 0 where none does."""
+    return max(0, (context - -(-missing // kv_token)) // STEP * STEP)
+
+
+def _shorter(of: Footprint, demand: Demand, missing: int) -> str:
+    position = of.kv_position(demand.kv)
+    if context := longest(demand.context, missing, position):
+        saved = position * (demand.context - context)
+        return f", or --ctx-size {context}, which takes {gib(saved)} less than {demand.context:,}"
+    return ", or another model: no context is small enough"
 
 
 def gib(size: int) -> str:

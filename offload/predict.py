@@ -8,28 +8,40 @@ from offload.footprint import Footprint
 from offload.machine import Machine
 from offload.plan import Placement
 
-DISK, ARITHMETIC = "disk", "arithmetic"
+DISK, ARITHMETIC, ATTENTION = "disk", "arithmetic", "attention"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of a pass: it takes the larger of its two parts, which go on side by side. limit: which one that is."""
+    """Seconds of a pass: what streams comes beside the rest, and the longer of the two counts. limit: what takes longest.
+
+    arithmetic: of its weights; attention: over what was said before.
+    """
 
     stream: float
     arithmetic: float
+    attention: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return max(self.stream, self.arithmetic)
+        return max(self.stream, self.arithmetic + self.attention)
 
     @property
     def limit(self) -> str:
-        return DISK if self.stream > self.arithmetic else ARITHMETIC
+        if self.stream > self.arithmetic + self.attention:
+            return DISK
+        return ATTENTION if self.attention > self.arithmetic else ARITHMETIC
 
 
-def predict(of: Footprint, placed: Placement, machine: Machine, n: int) -> Prediction:
-    """A pass of n tokens over weights alone: attention over what was said before is not in it."""
-    return Prediction(placed.streamed / machine.disk, arithmetic(of.multiplied, machine.products, n))
+def predict(of: Footprint, placed: Placement, machine: Machine, n: int, context: int = 0) -> Prediction:
+    """A pass of n tokens below a context of so many."""
+    return Prediction(placed.streamed / machine.disk, arithmetic(of.multiplied, machine.products, n),
+                      attention(of.kv_token * context, of.group, machine.attention, n))
+
+
+def attention(kv: int, group: int, rates: Mapping[int, float], n: int) -> float:
+    """Seconds in which n tokens see so many bytes of keys and values. group: queries of a token that share a head of them."""
+    return arithmetic(kv, rates, n * group) if rates and kv else 0.0
 
 
 def arithmetic(weights: int, products: Mapping[int, float], n: int) -> float:

@@ -23,6 +23,7 @@ class Limits:
     context: int  # positions
     tree: int  # nodes of one tree, node 0 included
     vocabulary: int  # ids the tokenizer can produce; padded ones beyond are never shown to anybody
+    chunk: int = 0  # tokens of a prompt that one pass reads, where they are more than the tree's
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from specexec.drafters.setting import Setting
-from specexec.roles import Budget, Drafter, Pass
+from specexec.roles import Budget, Drafter, Pass, Worth
 from specexec.sampling import Penalties
 from specexec.tree import DraftTree
 from specexec.verify import Picks, verify
@@ -22,13 +22,10 @@ class Cascade:
         self.tokens = self.passes = 0  # that the tier took, of its own picks, in passes with a guess
         self._drafting = 0.0  # seconds of the last guess
 
-    def guess(self, context: Sequence[int], setting: Setting, beside: int, room: int) -> DraftTree:
-        """Below `context`'s end, `room` nodes at most, of a pass that evaluates `beside` tokens besides.
-
-        setting: of the tree above.
-        """
+    def guess(self, context: Sequence[int], setting: Setting, worth: Worth) -> DraftTree:
+        """Below `context`'s end. setting: of the tree above."""
         began = time.perf_counter()
-        guess = self.drafter.draft(context, self.budget.worth(beside).within(room), setting.sampling, setting.noise)
+        guess = self.drafter.draft(context, worth, setting.sampling, setting.noise)
         self._drafting = time.perf_counter() - began
         return guess
 
@@ -37,6 +34,10 @@ class Cascade:
         origin = setting.noise.origin
         penalties = Penalties(setting.sampling, context[:origin], context[origin:])
         return Picks(guess, len(context) - 1, setting.sampling, setting.noise, penalties)
+
+    def passed(self, beside: int, seconds: float) -> None:
+        """The tier has made its pass of a node and so many tokens besides, without a guess."""
+        self.budget.learn(Pass(beside, 1, 1, 0.0, seconds))
 
     def judge(self, guess: DraftTree, picks: Picks, beside: int, seconds: float) -> None:
         """The tier has made its pass, which took so long."""

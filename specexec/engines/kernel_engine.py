@@ -26,16 +26,17 @@ class KernelEngine(WeightsEngine):
     """Implements Engine. source: matrices in layout tile16 (name.weight codes, name.scales), norms and biases in fp32.
 
     config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
-    Interrupted. kv: bf16, int8 or int4, the format of keys and values.
+    Interrupted. kv: bf16, int8 or int4, the format of keys and values. chunk: tokens of a prompt that one pass reads, where
+    that is more than largest_tree.
     """
 
     def __init__(
         self, config: PretrainedConfig, source: WeightSource, vocabulary: int, bits: int,
         stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
-        kv: str = "bf16",
+        kv: str = "bf16", chunk: int = 0,
     ) -> None:
         self.shape = Shape.of(config)
-        limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
+        limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary, chunk)
         blocks = self._blocks(config.num_hidden_layers, limits, kv)
         super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))
         self.blocks: KernelCache = blocks

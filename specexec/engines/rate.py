@@ -40,7 +40,7 @@ def rates(kind: str, layout: str | None, bits: int, counts: Sequence[int], rows:
     kind is a dtype's name.
     """
     product, size = _product(kind, layout, bits, rows, columns, weights)
-    return {n: size / _median(product(torch.randn(n, columns)), seconds) for n in counts}
+    return {n: size / median(product(torch.randn(n, columns)), seconds) for n in counts}
 
 
 def _product(kind: str, layout: str | None, bits: int, rows: int, columns: int, weights: int) -> tuple[Product, int]:
@@ -91,7 +91,7 @@ def _more(nbytes: int, weights: int) -> int:
     return math.ceil(weights / nbytes) - 1
 
 
-def _median(call: Callable[[], object], seconds: float) -> float:
+def median(call: Callable[[], object], seconds: float) -> float:
     """Seconds of the median of as many calls as fit, CALLS at the least; the first one warms up."""
     call()
     ends = [time.perf_counter()]

@@ -59,15 +59,17 @@ class TreeEngine(ABC):
 
     @torch.inference_mode()
     def settle(self) -> None:
-        """Commits what of the synced tokens is evaluated already; the rest of the last tree is forgotten."""
-        self.cache.rebase(self._walked())
+        """Commits what of the synced tokens is evaluated already; of the last tree what hangs below them stays."""
+        if path := self._walked():
+            self.cache.rebase(path, self.cache.branches.below(path[-1]))
 
     @torch.inference_mode()
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
         self._check_room(tree)
         self._settle(tree, first)
-        while len(missing := self._tokens[self.cache.length :]) > self.limits.tree:
-            chunk = missing[: self.limits.tree]
+        most = max(self.limits.tree, self.limits.chunk)
+        while len(missing := self._tokens[self.cache.length :]) > most:
+            chunk = missing[:most]
             self._evaluate(chunk, range(ROOT, len(chunk) - 1))
             self.cache.rebase(range(len(chunk)))
             self.cache.leap(missing[len(chunk) :])

@@ -45,7 +45,7 @@ class WeightsEngine(TreeEngine):
     def forgetting(self, context: int) -> Self:
         """Another one, over a cache that keeps a window of a context that may be longer than the model has learnt."""
         other = self.over(self._window())
-        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE))
+        other._limits = replace(self.limits, context=context, tree=min(self.limits.tree, WINDOW_TREE), chunk=0)
         return other
 
     @abstractmethod

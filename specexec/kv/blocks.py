@@ -34,7 +34,7 @@ class KernelCache(KVCache, Protocol):
         """Makes room for so many rows in those."""
 
     def asked(self, layer: int, query: torch.Tensor) -> None:
-        """query[heads, dim]: node 0's."""
+        """query[heads, dim]: of the first node that a pass evaluates."""
 
 
 class BlockCache(Committed):

@@ -16,7 +16,7 @@ class Rows:
 
     positions: int64[n]. visible: bool[n, t], a row's ancestors and itself within its window. first_visible: int64[n], the first
     position its window reaches: 0, or position + 1 - window. parents: of all t rows. softcap: bound of the scores, or None.
-    root: which of the n is node 0, or None.
+    root: which of the n is the tree's first, node 0 or the best of later ones, or None.
     """
 
     positions: torch.Tensor
@@ -70,6 +70,14 @@ class Branches:
                 break
             path.append(row)
         return path
+
+    def below(self, row: int) -> list[int]:
+        """The rows that hang below `row`."""
+        found = {row}
+        for at, parent in enumerate(self.parents):
+            if parent in found:
+                found.add(at)
+        return sorted(found - {row})
 
     def extended(self, tokens: Sequence[int], parents: Sequence[int]) -> "Branches":
         return Branches((*self.tokens, *tokens), (*self.parents, *parents))

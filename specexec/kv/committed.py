@@ -17,7 +17,7 @@ class Committed(ABC):
         self.cuts: list[int] = []  # the lengths it was truncated to
         self._tokens: list[int] = []
         self._branches = Branches()
-        self.queries: dict[int, torch.Tensor] | None = None  # {layer: fp32[heads, dim]} of node 0 lately, if a view wants them
+        self.queries: dict[int, torch.Tensor] | None = None  # {layer: fp32[heads, dim]} of a first node, if a view wants them
 
     @property
     def held(self) -> int:
@@ -25,7 +25,7 @@ class Committed(ABC):
         return len(self._tokens)
 
     def asked(self, layer: int, query: torch.Tensor) -> None:
-        """query[heads, dim]: node 0's, in a pass of the model whose rows these are."""
+        """query[heads, dim]: of the first node of a tree, in a pass of the model whose rows these are."""
         if self.queries is not None:
             self.queries[layer] = query.float().clone()
 

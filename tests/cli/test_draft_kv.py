@@ -7,12 +7,14 @@ import pytest
 
 from cli.build import open_session
 from cli.interrupt import Interrupt
-from cli.ledger import sizes, view_bytes
-from cli.models import ModelOptions
+from cli.ledger import resident_weights, sizes, stands, view_bytes
+from cli.models import ModelOptions, find, opened
+from offload.footprint import footprint
 from offload.store import Store
 from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander, unread
 from specexec.drafters.same import Same
+from specexec.drafters.tier import Tier
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
@@ -69,6 +71,40 @@ def test_each_kind_is_what_it_says() -> None:
     assert windowed.cascade is None
 
 
+def test_a_draft_of_a_long_context_drafts_for_itself(specexec: Specexec) -> None:
+    """And so does one that was asked to; either writes the same."""
+    asked = drafter(drafts=("bundled", "lookup"), draft_kv="retrieval")
+    tier, *others = asked.expanders
+    assert isinstance(tier, Tier)
+    assert tier.cascade is not None
+    assert len(others) == 2
+    inner = tier.cascade.drafter
+    assert isinstance(inner, Grow)
+    (own,) = inner.expanders
+    assert isinstance(own, Same)
+    assert own.target is tier.engine
+    assert own.cascade is not None, "lookup drafts below it"
+    short = drafter(drafts=("bundled", "lookup"))
+    assert not any(isinstance(one, Tier) for one in short.expanders), "a view would see all of this context"
+    ways = ((), ("--draft-kv", "retrieval"))
+    texts = [json.loads(specexec("run", "--quant", "int8", *way, *ASKED).out)["text"] for way in ways]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(("kind", "context", "expected"), [
+    ("auto", 8192, False), ("auto", 16384, True), ("retrieval", 1024, True), ("full", 65536, False), ("window", 65536, False)])
+def test_which_contexts_are_long(kind: str, context: int, expected: bool) -> None:
+    assert stands(kind, context) == expected
+
+
+def test_a_draft_that_has_not_learnt_so_much_has_no_view_of_it(specexec: Specexec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.build.sighted", lambda draft, *rest: draft.forgetting(2_000))
+    code, out, err = specexec("run", "--draft-kv", "retrieval", "Once")
+    assert (code, out) == (2, "")
+    assert "has learnt" in err
+    assert "--draft-kv window" in err
+
+
 @pytest.mark.parametrize(("kind", "window"), [("auto", False), ("full", False), ("window", True)])
 def test_a_small_draft_sees_all_it_has_learnt_to_see(kind: str, window: bool) -> None:
     one = drafter(drafts=("bundled",), draft_kv=kind).expanders[0]
@@ -79,7 +115,7 @@ def test_a_small_draft_sees_all_it_has_learnt_to_see(kind: str, window: bool) ->
 
 @pytest.mark.parametrize(("given", "said", "hint"), [
     (("--draft", "self", "--draft-kv", "full"), "is the model itself", "--draft-kv retrieval"),
-    (("--draft", "bundled", "--draft-kv", "retrieval"), "the model's own KV cache", "--draft self --draft-kv retrieval"),
+    (("--draft", "lookup", "--draft-kv", "retrieval"), "no model drafts", "--draft self --draft-kv retrieval"),
     (("--draft", "self", "--draft", "none"), "contradicts", "one of the two"),
     (("--draft-kv", "int5"), "int5", ""),
 ])
@@ -99,7 +135,7 @@ def test_a_model_that_streams_does_not_draft_for_itself(specexec: Specexec, bund
     code, _, err = specexec("run", "-m", str(bundled_store), *given)
     assert code == 2
     assert "streams" in err
-    assert "--draft lookup" in err
+    assert "--draft NAME --draft-kv retrieval" in err
 
 
 def test_one_that_does_not_does(specexec: Specexec, bundled_store: Path) -> None:
@@ -125,3 +161,16 @@ def test_the_ledger_counts_it(bundled_store: Path) -> None:
     own.engine.forward(DraftTree((5,)), unread)
     store = Store(bundled_store)
     assert 0 < own.view.nbytes < view_bytes(sizes(store), session.context, ModelOptions().tree)
+
+
+def test_a_context_of_a_folder_that_memory_cannot_hold_is_refused(specexec: Specexec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is read, by the longest one that fits."""
+    model = opened(find("bundled", "target"))
+    of, weights = footprint(model.config, "bf16"), resident_weights(model, ModelOptions())
+    monkeypatch.setattr("cli.engines.free_memory", lambda: weights + 600 * of.kv_token)
+    given = ("run", "--draft", "none", *ASKED)
+    code, out, err = specexec(*given, "--ctx-size", "1024")
+    assert (code, out) == (3, "")
+    assert "a context of 1,024" in err
+    assert "Try: --ctx-size 512, or specexec convert " in err
+    assert specexec(*given, "--ctx-size", "512").code == 0

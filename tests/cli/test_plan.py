@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 import torch
 
+from cli.ledger import view_bytes
 from cli.models import TREE
 from cli.prospect import prospect
 from cli.subject import configured
 from offload.disk import PREFIX, Sample
 from offload.errors import TooLittleMemory
 from offload.footprint import footprint
-from offload.machine import Arithmetic, measure, products
+from offload.machine import Arithmetic, attention, measure, products
 from offload.measured import Measured
 from offload.plan import Demand, plan
 from offload.predict import arithmetic
-from specexec.engines import rate
+from specexec.engines import attention_rate, rate
 from specexec.kernels.library import REFERENCE, instruction_set, load
 from tests.cli.conftest import Specexec
 from tests.cli.test_errors import assert_two_lines
@@ -51,6 +52,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     measure(cache, Sample(home, read=2**22), quick[0])
     for form in quick[1:]:
         products(cache, form)
+    for layout in (LAYOUT, "rowmajor"):
+        attention(cache, Arithmetic(attention_rate.name(layout), partial(attention_rate.rates, layout, rows=256, seconds=0.01)))
     return home
 
 
@@ -142,7 +145,8 @@ def test_a_draft_takes_memory_and_time(llama: Path, one_b: Path, specexec: Spece
     without = planned(specexec, str(llama), "--ram", "20GiB")
     found = planned(specexec, str(llama), "--ram", "20GiB", "--draft", str(one_b))
     assert (without["ledger"]["draft"], without["draft"]) == (0, [])
-    assert found["ledger"]["draft"] == footprint(LLAMA_1B, "nf4").weights
+    of = footprint(LLAMA_1B, "nf4")
+    assert found["ledger"]["draft"] == of.weights + of.kv_token * (8192 + 2 * TREE) + of.work_token * 2 * TREE
     assert found["streamed_bytes"] > without["streamed_bytes"]
     assert all(cell["draft_seconds"] > 0 for cell in found["speculative"])
     assert not any(cell["draft_seconds"] for cell in without["speculative"])
@@ -164,12 +168,45 @@ def test_figures_follow_from_what_was_measured(llama: Path, specexec: Specexec) 
     rates = {int(n): speed for n, speed in machine["weights_per_second"].items()}
     assert plain["stream_seconds"] == pytest.approx(found["streamed_bytes"] / machine["disk_bytes_per_second"])
     assert plain["arithmetic_seconds"] == pytest.approx(of.multiplied / rates[1])
-    assert plain["pass_seconds"] == max(plain["stream_seconds"], plain["arithmetic_seconds"])
+    seeing = {int(n): speed for n, speed in machine["attention_bytes_per_second"].items()}
+    kv = of.kv_token * found["ctx_size"]
+    assert (found["kv_bytes"], of.group) == (kv, 8)
+    assert plain["attention_seconds"] == pytest.approx(arithmetic(kv, seeing, 8))
+    assert plain["pass_seconds"] == max(plain["stream_seconds"], plain["arithmetic_seconds"] + plain["attention_seconds"])
     assert plain["tokens_per_second"] == 1 / plain["pass_seconds"]
     for cell in found["speculative"]:
-        wanted = max(plain["stream_seconds"], arithmetic(of.multiplied, rates, cell["nodes"] + 1))
+        tokens = cell["nodes"] + 1
+        computing = arithmetic(of.multiplied, rates, tokens) + arithmetic(kv, seeing, 8 * tokens)
+        wanted = max(plain["stream_seconds"], computing)
         assert cell["pass_seconds"] == pytest.approx(wanted)
         assert cell["tokens_per_second"] == pytest.approx(cell["tokens_per_pass"] / wanted)
+
+
+def test_a_longer_context_takes_longer_and_says_where_it_begins_to_count(one_b: Path, specexec: Specexec) -> None:
+    found = [planned(specexec, str(one_b), "--ctx-size", str(size)) for size in (4096, 16384, 65536)]
+    of = footprint(LLAMA_1B, "nf4")
+    assert [made["kv_bytes"] for made in found] == [of.kv_token * size for size in (4096, 16384, 65536)]
+    took = [made["plain"]["attention_seconds"] for made in found]
+    assert took == pytest.approx([took[0], 4 * took[0], 16 * took[0]])
+    crossings = found[0]["crossings"]
+    assert crossings == found[2]["crossings"]
+    assert crossings["bytes"] == -(-(of.layers * of.layer + of.head) // of.kv_token)
+    assert crossings["who"] == str(one_b), "it stays in memory: it would draft for itself"
+    a_token = took[0] / 4096
+    wanted = int(found[0]["plain"]["arithmetic_seconds"] / a_token) + 1
+    assert crossings["seconds"] == (pytest.approx(wanted, abs=2) if wanted <= 131072 else None)
+    said = specexec("plan", str(one_b), "--ctx-size", "65536").out
+    size = of.kv_token * 65536 / GIB
+    assert f"{size:.2f} GiB for 65,536 tokens; as large as the weights from {crossings['bytes']:,} on" in said
+
+
+def test_a_draft_of_a_long_context_has_a_view_in_the_ledger(llama: Path, one_b: Path, specexec: Specexec) -> None:
+    """And where the target streams it is the draft that would draft for itself."""
+    given = (str(llama), "--ram", "40GiB", "--draft", str(one_b))
+    short, long = (planned(specexec, *given, "--ctx-size", size) for size in ("8192", "16384"))
+    of = footprint(LLAMA_1B, "nf4")
+    assert long["ledger"]["draft"] - short["ledger"]["draft"] == of.kv_token * 8192 + view_bytes(of, 16384, TREE)
+    assert long["crossings"]["who"] == str(one_b)
 
 
 def test_what_would_help_is_named(llama: Path, specexec: Specexec) -> None:
@@ -243,6 +280,17 @@ def test_too_little_memory_is_refused_before_anything_is_measured(
     assert_two_lines(ran.err, "needs", "--ram")
     assert (ran.code, ran.out) == (3, "")
     assert not (tmp_path / "unmeasured").exists()
+
+
+@pytest.mark.parametrize("ram", ["12GiB", "16GiB"])
+def test_the_longest_context_that_fits_is_named(ram: str, llama: Path, specexec: Specexec) -> None:
+    """By `plan` and by `run` alike: both refuse in the same words, and what they name works."""
+    refused = specexec("plan", str(llama), "--ram", ram, "--ctx-size", "131072")
+    assert_two_lines(refused.err, f"{ram} may be used", "--ram", "--ctx-size")
+    assert (refused.code, refused.out) == (3, "")
+    named = int(refused.err.split("--ctx-size ")[1].split(",")[0])
+    assert planned(specexec, str(llama), "--ram", ram, "--ctx-size", str(named))["ctx_size"] == named
+    assert specexec("plan", str(llama), "--ram", ram, "--ctx-size", str(named + 512)).code == 3
 
 
 def test_the_least_that_is_named_works(llama: Path, specexec: Specexec) -> None:

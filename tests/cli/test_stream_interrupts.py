@@ -78,3 +78,26 @@ def test_ctrl_c_in_a_chat_ends_the_answer_alone(bundled_store: Path, tmp_path: P
             chat.say("/undo")
     assert statistics.median(told) < LAYER + SLACK
     assert (sound.leave(), disturbed.leave()) == ((0, ""), (0, ""))
+
+
+def test_ctrl_c_while_a_long_question_is_read_keeps_the_chat(bundled_store: Path, tmp_path: Path) -> None:
+    """It takes three passes to read; the second one is interrupted. The chat goes on as if nothing had been asked."""
+    second, busy = "Then Lily went home and", tmp_path / "busy"
+    question = "One day a small dog saw a big red ball in the park and wanted to play with it. " * 30
+    sound, disturbed = (Chat("-n", "8", *given(bundled_store), env=env) for env in (None, slow(busy)))
+    busy.touch()
+    disturbed.say(question)
+    time.sleep(9 * LAYER)
+    began = time.monotonic()
+    disturbed.process.send_signal(signal.SIGINT)
+    disturbed.ended()
+    assert time.monotonic() - began < LAYER + 5 * SLACK
+    busy.unlink()
+    assert disturbed.shown().strip() == ""
+    sound.turn(question)  # as many answers were begun
+    for again in (question, second):
+        for chat in (sound, disturbed):
+            chat.say("/undo")
+        assert disturbed.turn(again)[0] == sound.turn(again)[0]
+    assert disturbed.turn(second)[0] == sound.turn(second)[0]
+    assert (sound.leave(), disturbed.leave()) == ((0, ""), (0, ""))

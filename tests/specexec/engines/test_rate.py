@@ -30,7 +30,7 @@ def test_kernels_multiply_their_own_layout(kind: str, bits: int, monkeypatch: py
 
 
 def test_a_rate_is_weights_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate, "_median", lambda call, seconds: 0.5)
+    monkeypatch.setattr(rate, "median", lambda call, seconds: 0.5)
     assert rate.rates("fp32", None, 16, (1, 8), **SMALL) == {1: 2 * 64 * 128, 8: 2 * 64 * 128}
 
 

@@ -1,0 +1,73 @@
+"""How many bytes of keys and values a second queries see, by the number of queries that share a head."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from specexec.engines.rate import SECONDS, median
+from specexec.kernels import attention, library, sources
+from specexec.kv.attention import attend
+
+KV_HEADS, DIM = 8, 128  # of an 8B or a 70B model
+ROWS = 32768  # of a cache: 128 MiB, which no processor keeps
+TORCH_ROWS = 4096  # of one that torch reads, which is slow
+
+
+def name(layout: str | None) -> str:
+    """Of what `rates` measures: another name wherever the figures may be other ones."""
+    threads = f"{torch.get_num_threads()} threads"
+    if layout != "tile16":
+        return f"torch {torch.__version__}, {threads}"
+    return f"{library.instruction_set()} kernels {sources.version()}, {threads}"
+
+
+@torch.inference_mode()
+def rates(layout: str | None, counts: Sequence[int], rows: int | None = None, seconds: float = SECONDS) -> dict[int, float]:
+    """{n: bytes of keys and values, as bf16, that n queries of each head see in a second} for each n of counts.
+
+    layout: tile16 for the kernels, else torch in fp32. rows: of the cache.
+    """
+    rows = rows or (ROWS if layout == "tile16" else TORCH_ROWS)
+    seeing = _kernels(rows) if layout == "tile16" else _plain(rows)
+    return {n: 2 * 2 * rows * KV_HEADS * DIM / median(seeing(n), seconds) for n in counts}
+
+
+Seeing = Callable[[int], Callable[[], object]]
+"""seeing(n) is a call in which n queries of each head see all rows."""
+
+
+def _kernels(rows: int) -> Seeing:
+    held = attention.empty_cache(KV_HEADS, rows + 64, DIM)
+    for part in held:
+        part.normal_()
+    struct = attention.struct(*held)
+
+    def seeing(n: int) -> Callable[[], object]:
+        tokens, group = _tokens(n)
+        q, out = torch.randn(tokens, group * KV_HEADS, DIM) / math.sqrt(DIM), torch.empty(tokens, group * KV_HEADS, DIM)
+        parents, seen = torch.empty(0, dtype=torch.int32), torch.zeros(tokens, dtype=torch.int32)
+
+        def see(keys_and_values: object = held) -> None:  # which the struct only points to
+            attention.attend(q, struct, rows, parents, seen, out)
+
+        return see
+
+    return seeing
+
+
+def _plain(rows: int) -> Seeing:
+    k, v = torch.randn(2, KV_HEADS, rows, DIM)
+
+    def seeing(n: int) -> Callable[[], object]:
+        tokens, group = _tokens(n)
+        q, bias = torch.randn(group * KV_HEADS, tokens, DIM) / math.sqrt(DIM), torch.zeros(tokens, 0)
+        return lambda: attend(q, k, v, bias, None)
+
+    return seeing
+
+
+def _tokens(queries: int) -> tuple[int, int]:
+    """(tokens, queries of each that share a head)"""
+    group = min(4, queries)
+    return queries // group, group
