@@ -6,7 +6,7 @@ from specexec.cost import HOPE
 from specexec.price import Price
 from specexec.roles import Pass, Worth
 
-FIRST = 32  # nodes of a tree when nothing is known about the machine
+FIRST = 32  # tokens of a pass that carries a tree when nothing is known about the machine
 MEMORY = 0.9  # weight of all earlier passes in the rate when a new one comes
 IDLE = 3  # passes without a draft after which nothing looks for one
 SOME = 8  # of them, one is measured
@@ -48,7 +48,7 @@ class Auto:
 
     def worth(self, missing: int) -> Worth:
         if not self.price.seen:
-            return Worth(min(FIRST, self.most))
+            return Worth(max(0, min(FIRST - missing, self.most)))
         if not self._awake:
             return Worth(0)
         tokens = np.arange(self.most + 1) + 1 + missing

@@ -48,13 +48,19 @@ class Worth:
 
     def size(self, chances: Vector) -> int:
         """How many of the best nodes to take, whose chances[<= budget] these are, best first."""
-        if self.costs is None:
-            return len(chances)
-        return int(np.argmax(np.concatenate(([0.0], np.cumsum(chances))) - self.costs[: len(chances) + 1]))
+        return self.taken(chances)[0]
 
-    def price(self, size: int) -> float:
-        """Tokens that one more node must bring in a tree of `size`."""
-        return 0.0 if self.costs is None or size >= self.budget else float(self.costs[size + 1] - self.costs[size])
+    def taken(self, chances: Vector) -> tuple[int, float]:
+        """That number, and the tokens that one more node must bring.
+
+        Where the tree brings more a second than `rate`, time is worth as much: a rate is not known at once.
+        """
+        if self.costs is None:
+            return len(chances), 0.0
+        tokens = np.concatenate(([1.0], 1.0 + np.cumsum(chances)))
+        costs = self.costs * max(1.0, float((tokens / self.costs[: len(tokens)]).max()))
+        size = int(np.argmax(tokens - costs[: len(tokens)]))
+        return size, 0.0 if size >= self.budget else float(costs[size + 1] - costs[size])
 
 
 class WeightSource(Protocol):

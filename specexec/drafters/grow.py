@@ -116,8 +116,8 @@ class Grow:
         tree, price = self._growing, 0.0
         if worth.costs is not None:
             best = np.sort(tree.chance[1:])[::-1][: worth.budget]
-            size = worth.size(best)
-            price = min(worth.price(size), best[size - 1] if size else 1.0)
+            size, price = worth.taken(best)
+            price = min(price, best[size - 1] if size else 1.0)  # a better node takes the place of the last
             tree.keep(ROOM * size + LEAST_ROOM)
         waiting = tree.best_waiting(max(LEAST_BEAM, worth.budget // 4))
         count = crew.worthwhile(self._chances(waiting), price, worth)
