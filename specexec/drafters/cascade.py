@@ -21,6 +21,15 @@ class Cascade:
         self.drafter, self.budget = drafter, budget
         self.tokens = self.passes = 0  # that the tier took, of its own picks, in passes with a guess
         self._drafting = 0.0  # seconds of the last guess
+        self._helped = self._spent = False  # whether a guess for this tree came true, and nothing was left to guess then
+
+    def begin(self) -> None:
+        """A new tree above."""
+        self._helped = self._spent = False
+
+    def worth(self, beside: int) -> Worth:
+        """Of a guess in a pass that evaluates so many tokens besides."""
+        return Worth(0) if self._spent else self.budget.worth(beside)
 
     def guess(self, context: Sequence[int], setting: Setting, worth: Worth) -> DraftTree:
         """Below `context`'s end. setting: of the tree above."""
@@ -37,11 +46,15 @@ class Cascade:
 
     def passed(self, beside: int, seconds: float) -> None:
         """The tier has made its pass of a node and so many tokens besides, without a guess."""
-        self.budget.learn(Pass(beside, 1, 1, 0.0, seconds))
+        if not self._spent:
+            self.budget.learn(Pass(beside, 1, 1, 0.0, seconds))
 
     def judge(self, guess: DraftTree, picks: Picks, beside: int, seconds: float) -> None:
         """The tier has made its pass, which took so long."""
         verdict = verify(guess, picks)
         self.drafter.learn(guess, picks, verdict)
-        self.budget.learn(Pass(beside, len(guess), len(verdict.tokens), self._drafting, seconds))
+        self._helped |= len(verdict.tokens) > 1
+        self._spent = self._helped and len(guess) == 1  # what is left of a tree that was helped says nothing of the next one
+        if not self._spent:
+            self.budget.learn(Pass(beside, len(guess), len(verdict.tokens), self._drafting, seconds))
         self.tokens, self.passes = self.tokens + len(verdict.tokens), self.passes + 1

@@ -40,15 +40,16 @@ class Same(Tier):
         super().__init__(target.over(view), vocabulary or Vocabulary(None), cascade)
         self.target, self.view = target, view
         self._lately = self._long = 0.0
-        self._judged = 0
+        self._judged = self._lacks = 0
 
     def begin(self, setting: Setting) -> None:
         self.target.settle()
         super().begin(setting)
         self._evaluated = Evaluated()
+        self._lacks = self.engine.missing  # chooses rows anew where that is due, before a look is timed
 
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
-        return super().expand(tree, nodes) if self.engine.missing <= FEW else []
+        return super().expand(tree, nodes) if self._lacks <= FEW else []
 
     def learn(self, lessons: list[Lesson]) -> None:
         super().learn(lessons)

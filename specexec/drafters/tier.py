@@ -7,6 +7,7 @@ import torch
 
 from specexec.drafters.cascade import Cascade
 from specexec.drafters.model import Asked, ModelExpander, unread
+from specexec.drafters.setting import Setting
 from specexec.engines.tree_engine import TreeEngine
 from specexec.roles import Reader
 from specexec.tree import DraftTree
@@ -21,12 +22,17 @@ class Tier(ModelExpander):
         super().__init__(engine, vocabulary)
         self.cascade = cascade
 
+    def begin(self, setting: Setting) -> None:
+        super().begin(setting)
+        if self.cascade is not None:
+            self.cascade.begin()
+
     def _look(self, asked: Sequence[Asked], also: Reader = unread) -> None:
         """The best of them takes along what was guessed below it."""
         if self.cascade is None:
             return super()._look(asked, also)
         beside = len(asked) - 1 + self.engine.missing
-        worth = self.cascade.budget.worth(beside).within(self.engine.limits.tree - len(self._evaluated) - len(asked))
+        worth = self.cascade.worth(beside).within(self.engine.limits.tree - len(self._evaluated) - len(asked))
         if not worth.budget:
             began = time.perf_counter()
             super()._look(asked, also)
