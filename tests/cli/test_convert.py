@@ -147,7 +147,6 @@ WRONG = [
     (("convert", "./no-such-folder"), 4, ("no-such-folder",)),
     (("convert", "MODEL/config.json"), 1, ("is a file",)),
     (("convert", "MODEL", "--out", "MODEL"), 1, ("is there already",)),
-    (("verify",), 2, ("STORE",)),
     (("verify", "MODEL"), 4, ("manifest.json", "specexec convert")),
     (("verify", "./no-such-folder"), 4, ("no-such-folder",)),
     (("converts", "MODEL"), 2, ("Try: specexec convert",)),

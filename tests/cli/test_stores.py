@@ -50,7 +50,7 @@ def test_what_quantises_at_load_says_that_a_store_is_quantised_already(specexec:
 
 
 def test_too_little_memory_is_refused_with_the_least_that_works(specexec: Specexec, bundled_store: Path) -> None:
-    ran = specexec(*ANSWER, "-m", str(bundled_store), "--ram", str(least(bundled_store) - 1))
+    ran = specexec(*ANSWER, "--kv", "bf16", "-m", str(bundled_store), "--ram", str(least(bundled_store) - 1))
     assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 2)
     named = ran.err.split("--ram ")[1].split(",")[0]
     assert specexec(*ANSWER, "-m", str(bundled_store), "--ram", named).code == 0

@@ -59,7 +59,7 @@ def test_less_memory_is_kept_to_and_writes_the_same(store: Path) -> None:
 
 
 def test_just_below_the_least_is_refused_by_the_number_that_works(store: Path) -> None:
-    ran = run("run", "Once", "-n", "2", "-m", str(store), "--ram", str(least(store) - 1))
+    ran = run("run", "Once", "-n", "2", "--kv", "bf16", "-m", str(store), "--ram", str(least(store) - 1))
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (3, "", 2)
     named = ran.stderr.split("Try: --ram ")[1].split(",")[0]
-    assert run("run", "Once", "-n", "2", "-m", str(store), "--ram", named).returncode == 0
+    assert run("run", "Once", "-n", "2", "--kv", "bf16", "-m", str(store), "--ram", named).returncode == 0
