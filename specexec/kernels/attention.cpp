@@ -393,21 +393,25 @@ struct Lately {
   size_t next = 0;
   Making room;
 };
-static thread_local Lately lately;
+static Lately &lately() {  // one in the file's scope would be made by a function that all instruction sets share the name of
+  static thread_local Lately own;
+  return own;
+}
 static std::atomic<int64_t> passes{0};  // calls of attend
 
 Group Task::made(int64_t g, const Query &query) const {
   int64_t rows[kGroupRows];
   for (int64_t r = 0; r < kGroupRows; r++) rows[r] = query.row(g * kGroupRows - position + r);
   const int64_t size = Group::bytes(head.dim), last = rows[kGroupRows - 1], pass = passes;
+  Lately &own = lately();
   Lately::Slot *slot = nullptr;
-  for (Lately::Slot &one : lately.slots)
+  for (Lately::Slot &one : own.slots)
     if (one.pass == pass && one.keys == head.keys && one.last == last) slot = &one;
   if (!slot) {
-    slot = &lately.slots[lately.next++ % lately.slots.size()];
+    slot = &own.slots[own.next++ % own.slots.size()];
     slot->pass = pass, slot->keys = head.keys, slot->last = last;
     slot->codes.resize(size_t(2 * size)), slot->scales.resize(size_t(Group::numbers(head.dim)));
-    make_group(head.keys, head.values, rows, head.dim, quantised->head_dim, lately.room,
+    make_group(head.keys, head.values, rows, head.dim, quantised->head_dim, own.room,
                {slot->codes.data(), slot->codes.data() + size, slot->scales.data()});
   }
   return {slot->codes.data(), slot->codes.data() + size, slot->scales.data()};
