@@ -10,6 +10,7 @@ from cli.bench import answer
 from cli.session import AnswerOptions, Session
 from offload.predict import Prediction
 from specexec.engines.tree_engine import TreeEngine
+from specexec.prefix import common
 from specexec.tree import ROOT, DraftTree
 
 PROMPT, ROUNDS = 32, 3
@@ -77,11 +78,7 @@ class Arm:
 
     def agrees(self, other: "Arm") -> int:
         """How many tokens of each answer are the same before the first that is not, together."""
-        return sum(_common(a, b) for a, b in zip(self.ids, other.ids, strict=True))
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        return sum(common(a, b) for a, b in zip(self.ids, other.ids, strict=True))
 
 
 def arm(session: Session, chosen: AnswerOptions, texts: Sequence[str]) -> Arm:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from specexec.prefix import common
+
 REPLACEMENT = "\ufffd"
 TAIL = 6  # prompt ids that the first token's text may depend on
 
@@ -16,11 +18,6 @@ class TextCodec(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens have none."""
-
-
-def alike(a: str, b: str) -> int:
-    """Characters that both begin with."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ class Answer:
 
     def respelled(self, text: str) -> list[int]:
         """Ids of `text`: this answer's own as far as they spell it."""
-        common = alike(self.text, text)
-        tokens, characters = max(place for place in self._whole if place[1] <= common)
+        same = common(self.text, text)
+        tokens, characters = max(place for place in self._whole if place[1] <= same)
         return self.ids[:tokens] + self._spelled(text[characters:])
 
     def _add(self, token: int) -> None:

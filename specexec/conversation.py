@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from specexec.answer import alike
 from specexec.errors import WrongUsage
 from specexec.exchange import Exchange, Message, Messages, joined, said
+from specexec.prefix import common
 from specexec.thoughts import CLOSE, visible
 
 
@@ -120,7 +120,7 @@ class Conversation:
 
         before: the template's text up to the last answer, whole: up to the next.
         """
-        last, kept = self.exchanges[-1], alike(before, whole)
+        last, kept = self.exchanges[-1], common(before, whole)
         gone = self.codec.encode(before[kept:])  # such as the mark that had opened its thoughts
         stays = len(last.prompt_ids) - len(gone)
         if stays < 0 or last.prompt_ids[stays:] != gone:

@@ -7,6 +7,7 @@ import torch
 
 from specexec.errors import ContextFull
 from specexec.kv.cache import TreeCache
+from specexec.prefix import common
 from specexec.roles import Limits, Reader
 from specexec.tree import ROOT, DraftTree
 
@@ -50,7 +51,7 @@ class TreeEngine(ABC):
 
     @property
     def missing(self) -> int:
-        kept = _common(self.cache.tokens, self._tokens)
+        kept = common(self.cache.tokens, self._tokens)
         left = self._tokens[kept:]
         return len(left) - (len(self.cache.branches.walk(left)) if kept == self.cache.length else 0)
 
@@ -93,7 +94,7 @@ class TreeEngine(ABC):
 
     def _walked(self) -> list[int]:
         """The rows of the tree that hold what the committed ones, cut where they hold something else, lack."""
-        kept = _common(self.cache.tokens, self._tokens)
+        kept = common(self.cache.tokens, self._tokens)
         if kept < self.cache.length:
             self.cache.truncate(kept)
         return self.cache.branches.walk(self._tokens[self.cache.length :])
@@ -118,10 +119,3 @@ class TreeEngine(ABC):
         rows = max(1, min(READER_ROWS, READER_BYTES // (4 * self.limits.vocabulary)))
         for start in range(0, len(states), rows):
             reader(first + start, self._logits(states[start : start + rows])[:, : self.limits.vocabulary])
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest common prefix."""
-    if list(a) == list(b[: len(a)]):
-        return len(a)
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,4 +1,4 @@
-"""What every cache of whole rows keeps besides them: which tokens are committed, and which tree hangs below."""
+"""What every cache of whole rows in buffers of its own does when rows are committed or taken back."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 import torch
 
 from specexec.kv.cache import Branches
+from specexec.kv.grown import Grown
 
 
-class Committed(ABC):
+class Committed(Grown, ABC):
     """The bookkeeping of KVCache; a subclass moves the rows. start: position of the first row."""
 
     def __init__(self, start: int = 0) -> None:
+        super().__init__()
         self.start = start
         self.version = 0  # counts what makes a view's tail stale
         self.cuts: list[int] = []  # the lengths it was truncated to
-        self._tokens: list[int] = []
-        self._branches = Branches()
         self.queries: dict[int, torch.Tensor] | None = None  # {layer: fp32[heads, dim]} of a first node, if a view wants them
 
     @property
@@ -37,21 +37,6 @@ class Committed(ABC):
     def _move(self, to: int, rows: Sequence[int]) -> None:
         """Moves the buffers' rows `rows`, in this order, to those from `to` on."""
 
-    @property
-    def tokens(self) -> Sequence[int]:
-        return self._tokens
-
-    @property
-    def branches(self) -> Branches:
-        return self._branches
-
-    @property
-    def length(self) -> int:
-        return len(self._tokens)
-
-    def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
-        self._branches = self._branches.extended(tokens, parents)
-
     def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
         branches, remap = self._branches.rebased(path, survivors)
         kept = [*path, *survivors]
@@ -60,9 +45,6 @@ class Committed(ABC):
         self._tokens += [self._branches.tokens[row] for row in path]
         self._branches, self.version = branches, self.version + bool(path)
         return remap
-
-    def leap(self, tokens: Sequence[int]) -> int:
-        return 0  # all rows are seen
 
     def truncate(self, length: int) -> int:
         if length < self.length:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from specexec.kv.cache import Branches
+from specexec.kv.grown import Grown
+from specexec.prefix import common
 from specexec.tree import ROOT, depths
 
 MOST = 256  # sequences of a cell: llama.cpp's own limit
@@ -26,7 +28,7 @@ class Memory(Protocol):
     def nbytes(self) -> int: ...
 
 
-class Sequences:
+class Sequences(Grown):
     """Implements TreeCache.
 
     A sequence carries a prefix of the committed rows, which stays from tree to tree so that only what is new is copied, or all
@@ -35,24 +37,11 @@ class Sequences:
     """
 
     def __init__(self, memory: Memory) -> None:
+        super().__init__()
         self.memory = memory
-        self._tokens: list[int] = []
-        self._branches = Branches()
         self._held = [0] * MOVER  # committed rows that each carries
         self._tips: dict[int, int] = {}  # {sequence: row of the tree}
         self._coming: dict[int, int] = {}  # the same, with the rows that are being evaluated
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        return self._tokens
-
-    @property
-    def branches(self) -> Branches:
-        return self._branches
-
-    @property
-    def length(self) -> int:
-        return len(self._tokens)
 
     @property
     def nbytes(self) -> int:
@@ -93,7 +82,7 @@ class Sequences:
         return {sequence: [*_above(parents, tip), tip] for sequence, tip in tips.items()}
 
     def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
-        self._branches = self._branches.extended(tokens, parents)
+        super().admit(tokens, parents)
         self._tips = self._coming
 
     def forget(self) -> None:
@@ -109,13 +98,13 @@ class Sequences:
             stays = sum(row in kept for row in line)
             if stays < len(line):
                 self.memory.cut(sequence, before + stays)
-            self._held[sequence] = before + _common(line, path)
+            self._held[sequence] = before + common(line, path)
             if stays > len(path):
                 tips[sequence] = remap[line[stays - 1]]
         self._tokens += [self._branches.tokens[row] for row in path]
         self._branches, self._coming = branches, {}
         self._tips = self._distinct(tips)
-        ordered = _common(path, range(len(path)))
+        ordered = common(path, range(len(path)))
         if ordered < len(path) and not survivors:
             self._order(before + ordered)
         return remap
@@ -141,9 +130,6 @@ class Sequences:
             self.memory.cut(sequence, self._held[sequence])
         return {sequence: row for row, sequence in found.items()}
 
-    def leap(self, tokens: Sequence[int]) -> int:
-        return 0  # all rows are seen
-
     def truncate(self, length: int) -> int:
         self.forget()
         del self._tokens[length:]
@@ -166,7 +152,3 @@ def _above(parents: Sequence[int], row: int, first: int | None = None) -> list[i
         if first is None or row < first:
             path.append(row)
     return path[::-1]
-
-
-def _common(line: Sequence[int], path: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(line, path, strict=False)) if a != b), min(len(line), len(path)))

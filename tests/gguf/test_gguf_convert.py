@@ -1,6 +1,7 @@
 """A GGUF file converts into what its published model converts into."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from offload.blueprint import Blueprint
 from offload.convert import convert
 from offload.errors import DamagedFiles, OffloadError, Refused
 from offload.folder import Folder
@@ -27,18 +29,17 @@ from tests.offload.test_store import Nobody
 
 
 def store(file: Path, out: Path, kind: str = "nf4") -> Store:
-    model = Gguf(file)
-    config = admit(model.config)
-    layout = None if kind == "bf16" else "tile16"
-    assert convert(converted(model, Goal(kind, layout, config.num_hidden_layers, config.tie_word_embeddings)), out, Nobody())
-    return Store(out)
+    return made(Gguf(file), converted, out, kind)
 
 
 def of_folder(folder: Path, out: Path, kind: str = "nf4") -> Store:
-    model = Folder(folder)
+    return made(Folder(folder), published, out, kind)
+
+
+def made(model: Gguf | Folder, drawn: Callable[..., Blueprint], out: Path, kind: str) -> Store:
     config = admit(model.config)
     layout = None if kind == "bf16" else "tile16"
-    assert convert(published(model, Goal(kind, layout, config.num_hidden_layers, config.tie_word_embeddings)), out, Nobody())
+    assert convert(drawn(model, Goal(kind, layout, config.num_hidden_layers, config.tie_word_embeddings)), out, Nobody())
     return Store(out)
 
 

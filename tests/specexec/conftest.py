@@ -1,8 +1,9 @@
-"""Fixtures of the compiled kernels."""
+"""Fixtures of the compiled kernels, and of threads."""
 
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.kernels import SETS, need, using
 
@@ -18,3 +19,12 @@ def every_set(request: pytest.FixtureRequest) -> Iterator[str]:
 def compiled() -> None:
     """The best instruction set computes."""
     need()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Many small passes are faster so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """The one rule of verification: it follows the target's picks, and what it writes is an exact sample, whoever drafts."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -36,6 +36,8 @@ from tests.specexec.test_decode import (
     steps,
     table,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 #      0
 #    1   2      tokens 4 and 7 below the root, 4 below the 7 ...
@@ -240,14 +242,6 @@ def draws(make: Callable[[], Drafter], first: int, answers: int, target: torch.T
         blocks = np.array(answer.ids).reshape(-1, BLOCK) @ [VOCABULARY**2, VOCABULARY, 1]
         counts += np.bincount(blocks, minlength=len(counts))
     return counts
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A draft with a draft of its own: exact with the worst of tiers, and fewer passes of the middle one with a good tier below."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from specexec.tree import DraftTree
 from specexec.verify import Picks, Verdict
 from tests.specexec.test_decode import ToyEngine, answer_of, model_drafter, steps, table
 from tests.specexec.test_verify import LEVEL, TARGET, draws, surprise
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Tier(ToyEngine):
@@ -48,14 +49,6 @@ def same(middle: torch.Tensor, below: torch.Tensor | None, tree: int = 1_000) ->
 
 def tiered(middle: torch.Tensor, below: torch.Tensor | None) -> Grow:
     return Grow([same(middle, below)], 10_000)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("answers", [2, pytest.param(60, marks=pytest.mark.slow)])
