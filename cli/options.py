@@ -84,11 +84,14 @@ answer_options = _all(
     quiet_option,
 )
 
+cache_option = act("--cache", type=click.Path(path_type=Path), metavar="FILE",
+                   help="Keeps what a long question takes to read, for the next that begins so.")
 name_option = act("--name", metavar="NAME", help="Name in the model store; default the source's and the format.")
 
 chat_options = _all(
     act("-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
         help="Text file to put before the first question; repeatable."),
+    cache_option,
     act("-c", "--continue", "go_on", is_flag=True, help="Go on with the latest chat."),
     act("--session", metavar="NAME", shell_complete=complete.chats, help="Go on with the chat of that name, or begin it."),
     _option("--save/--no-save", default=True, help="Keep this chat as it goes; default yes."),

@@ -15,6 +15,7 @@ ALIASES = {  # the name in --help: what it answers to besides
     "--max-tokens": ("--n-predict", "--num-predict", "--predict"),
     "--system": ("--system-prompt", "-sys", "-sp"),
     "--prompt": ("-prompt",),
+    "--cache": ("--prompt-cache", "--prompt-cache-file"),
 }
 
 PLACES = "specexec places layers itself; --vram SIZE bounds what it takes of the GPU, --vram 0 keeps off it"
