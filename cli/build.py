@@ -45,9 +45,9 @@ MODELLESS = ("none", "lookup", "random", SELF)
 
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
-    if options.cache:
-        kv_file.check(options.cache)
     model = opened(find(options.model, "target"))
+    if options.cache:
+        kv_file.check(options.cache, model)
     names = resolve(options)
     context = positions(admit(model.config), options.context, STORE_CONTEXT)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from cli.models import Model
 from offload import sealed
 from offload.convert import size
 from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
+from offload.gguf import Gguf
 from offload.sealed import Facts, Sealed
 from offload.writing import FULL, NoRoom
 from specexec.engines.weights_engine import WeightsEngine
@@ -21,8 +23,11 @@ WORTH = 256  # tokens that are worth reading a file, or writing one
 ELSEWHERE = "--cache FILE in another folder"
 
 
-def check(path: Path) -> None:
-    """Before anything is loaded. Raises NotHere and Refused for a place where no such file can be."""
+def check(path: Path, model: Model) -> None:
+    """Before anything is loaded. Raises WrongUsage, NotHere and Refused for what cannot have such a file."""
+    if isinstance(model, Gguf):
+        what = "--cache: what llama.cpp has read is kept in no file."
+        raise WrongUsage(what, hint=f"specexec convert {model.path}, which can; or the same without --cache")
     if not path.parent.is_dir():
         raise NotHere(f"--cache {path}: there is no folder {path.parent}.", hint=ELSEWHERE)
     if not os.access(path.parent, os.W_OK) or path.is_dir():
@@ -107,7 +112,7 @@ class KvFile:
 
     def _write(self) -> None:
         tokens, pieces = list(self.rows.tokens), self.rows.pieces()
-        facts: dict[str, Any] = {**self.made, "form": self.rows.form, "tokens": tokens}
+        facts: dict[str, Any] = {**self.made, "form": self.rows.form(), "tokens": tokens}
         nbytes = sum(piece.nbytes for piece in self.rows.pieces())
         self._say(f"keeping {len(tokens):,} tokens in {self.path.name}, {size(nbytes)}")
         sealed.write(self.path, facts, (piece.cpu().numpy().data for piece in self._going_on(pieces)))

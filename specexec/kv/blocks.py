@@ -136,7 +136,6 @@ class BlockCache(Committed):
     def kind(self) -> str:
         return "bf16"
 
-    @property
     def form(self) -> Form:
         return {"layers": self.layers, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
 
@@ -148,7 +147,7 @@ class BlockCache(Committed):
                 yield as_bytes(values[head, : self.held])
 
     def _reserve(self, rows: int, form: Form) -> None:
-        if form != self.form:
+        if form != self.form():
             raise ValueError(f"{dict(form)} is no form of this cache")
         self.room(rows)
 

@@ -42,7 +42,6 @@ class Committed(Grown, ABC):
     @abstractmethod
     def kind(self) -> str: ...
 
-    @property
     @abstractmethod
     def form(self) -> Form: ...
 

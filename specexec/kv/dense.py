@@ -99,7 +99,6 @@ class DenseCache(Committed):
     def kind(self) -> str:
         return "dense"
 
-    @property
     def form(self) -> Form:
         kv = self._kv[0]
         assert kv is not None

@@ -79,9 +79,8 @@ class HierarchicalCache(BlockCache):
     def kind(self) -> str:
         return next(name for name, bits in BITS.items() if bits == self.bits)
 
-    @property
     def form(self) -> Form:
-        return {**super().form, "start": self.start}
+        return {**super().form(), "start": self.start}
 
     def pieces(self) -> Iterator[torch.Tensor]:
         yield from super().pieces()
@@ -91,7 +90,7 @@ class HierarchicalCache(BlockCache):
 
     def _reserve(self, rows: int, form: Form) -> None:
         made, start = rows // GROUP, int(form["start"])
-        if form != {**self.form, "start": start} or start not in range(0, made * GROUP + 1, GROUP):
+        if form != {**self.form(), "start": start} or start not in range(0, made * GROUP + 1, GROUP):
             raise ValueError(f"{dict(form)} is no form of this cache")
         self._room_for(made)
         self.room(rows - start)

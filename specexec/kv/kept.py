@@ -21,7 +21,6 @@ class Kept(Protocol):
     def kind(self) -> str:
         """Rows of one kind and form mean the same in every cache."""
 
-    @property
     def form(self) -> Form:
         """Sizes and places of its rows; there are some."""
 
