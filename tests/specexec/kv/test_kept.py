@@ -51,7 +51,10 @@ def taken(source: WeightsEngine, into: WeightsEngine) -> None:
     rows(into).restore(list(source.cache.tokens), rows(source).form(), fill)
 
 
-@pytest.mark.parametrize("lengths", [(3,), (127,), (128,), (129,), (70, 140), (140, 133), (140, 20), (300,), (300, 270), (300, 200)])
+LENGTHS = [(3,), (127,), (128,), (129,), (70, 140), (140, 133), (140, 20), (300,), (300, 270), (300, 200)]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
 def test_what_is_taken_back_has_the_same_logits(make: Callable[[], WeightsEngine], lengths: tuple[int, ...]) -> None:
     source, other = evaluated(make(), *lengths), make()
     evaluated(other, 11)  # what it held is forgotten
