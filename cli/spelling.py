@@ -41,4 +41,5 @@ FOREIGN = {  # what does their work here
     **dict.fromkeys(("-fa", "--flash-attn", "-b", "--batch-size", "-ub", "--ubatch-size"), "the same command without it"),
     **dict.fromkeys(("-ctk", "-ctv", "--cache-type-k", "--cache-type-v", "-cq"), "--kv int8, for keys and values alike"),
     "--format": "--json",
+    "--offline": "the same command without it: pull, plan and verify --repair alone ever ask the network",
 }

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 
+ONLINE = ("pull", "download", "get", "plan")  # commands that may ask the network, by all their names
+
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
@@ -19,8 +21,8 @@ def _main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported: threads must not spin,
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # or some microseconds alone: waking takes 50, every linear twice
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if sys.argv[1:2] != ["pull"] and "--repair" not in sys.argv:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: these alone ask the net
+    if not {*sys.argv[1:2]} & {*ONLINE} and "--repair" not in sys.argv:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
     import cli
 
     if getattr(cli, "OWNER", None) != "specexec":
