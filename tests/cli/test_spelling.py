@@ -18,8 +18,8 @@ VALUES = {"--draft": "none", "--budget": "8", "--ctx-size": "512", "--vram": "8G
 FIELD = {  # what people type elsewhere for what specexec does, by command
     "run": """
         llama.cpp: -m -hf -p -f -sys -sysf -n --predict -c --ctx-size --temp --temperature --top-k --top-p --min-p
-        --repeat-penalty --seed -md -hfd --draft-max --spec-draft-n-max --spec-type -ngl --fit -lm -ctk -ctv -ctkd -ctvd -co --simple-io -v -lv
-        --offline -hft -st -cnv -mli --show-timings --prompt-cache
+        --repeat-penalty --seed -md -hfd --draft-max --spec-draft-n-max --spec-type -ngl --fit -lm -ctk -ctv -ctkd -ctvd
+        -co --simple-io -v -lv --offline -hft -st -cnv -mli --show-timings --prompt-cache
         ollama: --num-ctx --num-predict --num-gpu --format --verbose --system
         mlx-lm: --model --prompt --system-prompt --max-tokens --max-kv-size --temp --draft-model --num-draft-tokens --kv-bits
         --prompt-cache-file
