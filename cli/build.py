@@ -47,7 +47,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
     if options.cache:
-        kv_file.check(options.cache, model)
+        kv_file.check(options.cache.resolve(), model)
     names = resolve(options)
     context = positions(admit(model.config), options.context, STORE_CONTEXT)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
@@ -72,7 +72,7 @@ def _kept(model: Model, options: ModelOptions, engine: TreeEngine, interrupt: In
         return None
     made = {"specexec": version("specexec"), "weights": weights(model.path)[:16], "quant": options.quant or "as stored",
             "arithmetic": engine.arithmetic if isinstance(engine, WeightsEngine) else ""}
-    return KvFile(options.cache, engine, made, lambda text: note(text, options.quiet), interrupt.requested)
+    return KvFile(options.cache.resolve(), engine, made, lambda text: note(text, options.quiet), interrupt.requested)
 
 
 def _kv(engine: TreeEngine) -> str:

@@ -30,7 +30,7 @@ def check(path: Path, model: Model) -> None:
         raise WrongUsage(what, hint=f"specexec convert {model.path}, which can; or the same without --cache")
     if not path.parent.is_dir():
         raise NotHere(f"--cache {path}: there is no folder {path.parent}.", hint=ELSEWHERE)
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not path.is_file()):
         raise Refused(f"--cache {path} cannot be written.", hint=ELSEWHERE)
     try:
         sealed.opened(path)

@@ -78,7 +78,7 @@ def test_lines_are_found_again_in_the_next_chat_unless_they_are_not_kept(tmp_pat
         with terminal(tmp_path, *CHAT, "--no-save", *given, XDG_STATE_HOME=str(tmp_path)) as at:
             at.prompts(1)
             at.keys("Up")
-            at.until(rf"^>>> {finds}\s*\Z")
+            at.until(rf"^>>> *{finds}\s*\Z")
             at.keys("C-c")
             at.say(say)
             at.prompts(2)

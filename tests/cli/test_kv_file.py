@@ -1,6 +1,7 @@
 """--cache: the same ids with and without it, nothing read twice, and a file that does not fit is never used."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -53,6 +54,13 @@ def test_the_answer_is_the_same(
     assert "book.kv will keep" in first.err
     assert "tokens come from book.kv" in second.err
     assert "keeping" not in second.err
+
+
+def test_a_link_stays_one(specexec: Specexec, book: Path, kept: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(kept)
+    ids(specexec(*ASKED, "-f", str(book), "--cache", str(tmp_path / "link")))
+    assert (tmp_path / "link").is_symlink()
+    assert kept.is_file()
 
 
 @KERNELS
@@ -161,12 +169,14 @@ def test_one_that_was_made_otherwise_is_not_used(
 
 @pytest.mark.parametrize(("place", "code", "words"), [
     ("notes.txt", 1, ("is no file of keys and values", "another file")), ("nowhere/x.kv", 4, ("no folder", "--cache FILE")),
-    (".", 1, ("cannot be written", "--cache FILE")),
+    (".", 1, ("cannot be written", "--cache FILE")), ("pipe", 1, ("cannot be written", "--cache FILE")),
+    ("/dev/null", 1, ("cannot be written", "--cache FILE")),
 ])
 def test_a_place_where_it_cannot_be_is_refused_at_once(
     specexec: Specexec, tmp_path: Path, place: str, code: int, words: tuple[str, ...]
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
     for command in (("run", "Once"), ("chat",)):
         ran = specexec(*command, "--cache", str(tmp_path / place))
         assert ran.code == code
