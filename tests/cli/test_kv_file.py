@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.build import ModelOptions, open_session
+from cli.interrupt import Interrupt
+from cli.session import AnswerOptions
+from specexec.drafters.model import unread
 from specexec.kernels.library import REFERENCE, instruction_set
+from specexec.sampling import Sampling
+from specexec.tree import DraftTree
 from tests.cli.conftest import Ran, Specexec, least
 from tests.cli.test_errors import assert_two_lines
 from tests.offload.test_store import flip
@@ -109,6 +115,32 @@ def test_after_other_talk_it_is_read_again(specexec: Specexec, book: Path, kept:
     assert (ran.err.count("keeping"), ran.err.count("come from")) == (1, 1)
     first, _, second = ran.out.splitlines()
     assert first == second
+
+
+def test_ctrl_c_leaves_memory_and_file_as_they_were(kept: Path) -> None:
+    session = open_session(ModelOptions(drafts=("none",), cache=kept), Interrupt())
+    options, prompt = AnswerOptions(Sampling(0), 3, max_tokens=2), session.codec.encode_first(LONG)
+
+    def answer() -> str | None:
+        made = session.begin(prompt, options)
+        list(session.keeping(session.stream(made, prompt, options, 0)))
+        return made.answer.stop_reason
+
+    assert session.kept
+    session.kept._stop = lambda: True
+    assert answer() == "max_tokens"
+    assert not list(kept.parent.glob("*.kv*"))
+    session.target.sync([])
+    session.target.forward(DraftTree((5,)), unread)
+    session.kept._stop = lambda: False
+    assert answer() == "max_tokens"
+    content = kept.read_bytes()
+    session.target.sync([])
+    session.target.forward(DraftTree((5,)), unread)
+    session.kept._stop = lambda: True
+    assert answer() == "interrupted"
+    assert session.target.cache.length == 0
+    assert kept.read_bytes() == content
 
 
 # --- what is not used
