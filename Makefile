@@ -4,7 +4,7 @@ BIN := .venv/bin
 PROMPT ?= Once upon a time
 
 # test-gguf: llama.cpp, compiled from source the first time (3-15 minutes), and what it runs.
-.PHONY: setup run test test-slow test-gguf lint train clean
+.PHONY: setup run test test-slow test-gguf lint train screenshot clean
 
 setup: .venv/.done
 	@SPECEXEC_REQUIRE_KERNELS=1 $(BIN)/python setup.py --quiet build_kernels --inplace
@@ -36,6 +36,9 @@ test-gguf: setup .venv/.gguf
 
 train: setup
 	$(BIN)/python -m specexec.bundled.train ../shared/data/text/tinystories_5k.jsonl.gz --out specexec/bundled
+
+screenshot: setup
+	$(BIN)/python -m docs.screenshot
 
 clean:
 	rm -rf .venv build dist *.egg-info specexec/kernels/libspecexec.*

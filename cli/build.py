@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 
 import torch
 
-from cli import fit
+from cli import fit, kv_file
 from cli.codec import Codec
 from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
+from cli.identity import weights
 from cli.interrupt import Interrupt
+from cli.kv_file import KvFile
 from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.pulse import Pulse
+from cli.render import note
 from cli.session import Session
 from cli.values import AUTO, Nodes
 from offload.footprint import footprint
@@ -42,6 +46,8 @@ MODELLESS = ("none", "lookup", "random", SELF)
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
+    if options.cache:
+        kv_file.check(options.cache.resolve(), model)
     names = resolve(options)
     context = positions(admit(model.config), options.context, STORE_CONTEXT)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
@@ -56,7 +62,17 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
                    int(model.config["num_hidden_layers"]), streamer,
                    model.config.get("max_position_embeddings", engine.limits.context),
-                   footprint(model.config, "bf16").kv_position(kv), kv if options.kv == AUTO and kv in BITS else None)
+                   footprint(model.config, "bf16").kv_position(kv), kv if options.kv == AUTO and kv in BITS else None,
+                   _kept(model, options, engine, interrupt))
+
+
+def _kept(model: Model, options: ModelOptions, engine: TreeEngine, interrupt: Interrupt) -> KvFile | None:
+    """Raises WrongUsage for an engine whose rows no file holds."""
+    if options.cache is None:
+        return None
+    made = {"specexec": version("specexec"), "weights": weights(model.path)[:16], "quant": options.quant or "as stored",
+            "arithmetic": engine.arithmetic if isinstance(engine, WeightsEngine) else ""}
+    return KvFile(options.cache.resolve(), engine, made, lambda text: note(text, options.quiet), interrupt.requested)
 
 
 def _kv(engine: TreeEngine) -> str:

@@ -79,9 +79,7 @@ class Coming:
         return self.partial.source
 
     def _drawn(self, arrivals: Arrivals) -> Pulled:
-        for name in (CONFIG, TOKENIZER):
-            if name not in self.repo.files:
-                raise Refused(f"{self.repo.name} has no {name}.", hint="a repo of a language model, as it was published")
+        self.repo.require(CONFIG, TOKENIZER)
         arrivals.smalls()
         config = admit(json_object(arrivals.path(CONFIG)))
         layout = None if self.kind == "bf16" else chosen_layout("auto")

@@ -135,7 +135,7 @@ class Deeds:
         from cli import forecast_table
         from cli.plan import forecast_of
 
-        given = {**self.talk.given, "to": None, "measure": False}
+        given = {**self.talk.given, "to": None, "measure": False, "offline": True}
         click.secho(forecast_table.text(forecast_of(given["model"], given)).rstrip(), err=True, dim=True)
 
     def copy(self, rest: str) -> None:

@@ -10,6 +10,7 @@ from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
 from cli.values import AUTO
 from offload.chunk import chunk
+from offload.convert import size
 from offload.crossover import Resident, as_large
 from offload.disk import Sample
 from offload.machine import Arithmetic, free_memory, measure, products
@@ -79,6 +80,8 @@ class Forecast:
 
     def remarks(self) -> Iterator[str]:
         """What the person should know of the figures, a line each."""
+        if (target := self.asked.target).fetch:
+            yield f"not here: specexec pull {target.name} fetches {size(target.fetch)} and keeps {size(target.bytes)}"
         yield "tokens a pass are assumptions: they depend on the draft and the text"
         first = self.outlook.at(0).seconds
         yield f"passes are those at the end of the context; at its beginning a plain one takes {first:.3g} s"

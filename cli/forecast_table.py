@@ -76,6 +76,7 @@ def as_json(of: Forecast) -> dict[str, Any]:
     placed, plain, machine, target = of.outlook.placement, of.outlook.plain, of.outlook.machine, of.asked.target
     return {
         "model": target.name, "format": target.kind, "weights": target.of.parameters, "model_bytes": target.bytes,
+        "fetch_bytes": target.fetch,
         "draft": [draft.name for draft in of.asked.drafts], "ctx_size": of.context, "activations": of.asked.activations,
         "ledger": {entry.what: entry.bytes for entry in placed.ledger}, "ledger_bytes": placed.bytes,
         "layers": target.of.layers, "layers_in_memory": placed.pinned, "streamed_bytes": placed.streamed,

@@ -34,6 +34,7 @@ activations_option = _option("--activations", type=click.Choice(["8", "16"]), de
                              help="Bits of the activations that quantised weights are multiplied with, on the CPU.")
 kv_option = _option("--kv", type=Kv(), default=AUTO, show_default=True,
                     help="Format of the context's keys and values; auto is bf16 unless only a smaller one fits.")
+offline_option = _option("--offline", is_flag=True, help="Ask no network, whatever is missing.")
 to_option = _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is.")
 
 model_options = _all(
@@ -84,11 +85,14 @@ answer_options = _all(
     quiet_option,
 )
 
+cache_option = act("--cache", type=click.Path(path_type=Path), metavar="FILE",
+                   help="Keeps what a long question takes to read, for the next that begins so.")
 name_option = act("--name", metavar="NAME", help="Name in the model store; default the source's and the format.")
 
 chat_options = _all(
     act("-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
         help="Text file to put before the first question; repeatable."),
+    cache_option,
     act("-c", "--continue", "go_on", is_flag=True, help="Go on with the latest chat."),
     act("--session", metavar="NAME", shell_complete=complete.chats, help="Go on with the chat of that name, or begin it."),
     _option("--save/--no-save", default=True, help="Keep this chat as it goes; default yes."),
@@ -113,6 +117,7 @@ pull_options = _all(
     act("--dry-run", is_flag=True, help="Say what would be fetched, and nothing more."),
     act("-y", "--yes", is_flag=True, help="Yes to every question."),
     name_option,
+    offline_option,
     quiet_option,
 )
 
@@ -133,5 +138,6 @@ plan_options = _all(
     to_option,
     activations_option,
     act("--measure", is_flag=True, help="Measure this machine again."),
+    offline_option,
     quiet_option,
 )

@@ -13,14 +13,15 @@ if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
     from cli.forecast import Forecast
 
 
-@click.command(epilog="Examples: specexec plan ./Llama-3.3-70B --ram 20GiB   |   specexec plan config.json --draft bundled")
+@click.command(epilog="Examples: specexec plan Qwen/Qwen2.5-72B-Instruct   |   specexec plan ./Llama-3.3-70B --ram 20GiB")
 @click.argument("model", shell_complete=complete.models)
 @act("--json", "as_json", is_flag=True, help="One JSON object.")
 @table.plan_options
 def plan(model: str, as_json: bool, **given: Any) -> int:
     """Say what MODEL will take of this machine, and how fast it is.
 
-    Nothing is loaded: MODEL and drafts may be a config.json alone. The machine is measured once, which takes seconds.
+    Nothing is loaded: MODEL and drafts may be a config.json alone, or org/name of the hub, which is asked for that and no more.
+    The machine is measured once, which takes seconds.
     """
     from cli import forecast_table, render
 
@@ -35,11 +36,15 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
     from cli.build import MODELLESS, resolve
     from cli.drafting import SELF
     from cli.models import ModelOptions
+    from cli.remote import Hub
     from cli.subject import draft, target
     from offload.measured import Measured
 
     names = resolve(ModelOptions(model, given["draft"], kv=given["kv"]))
-    subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
+    hub = Hub(given["to"], given["offline"], given["quiet"])
+    subject, drafts = hub.subject(model, target), [hub.subject(name, draft) for name in names if name not in MODELLESS]
+    if "auto" in given["draft"] and not drafts:
+        drafts = hub.usual_draft(subject)
     asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"] or None,
                            int(given["activations"]), SELF in names, given["kv"])
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))

@@ -21,7 +21,7 @@ ANOTHER = "--draft none, or a smaller model of the same family"
 @table.pull_options
 def pull(
     repo: str, to: str | None, revision: str | None, draft: str | None, keep_source: bool, dry_run: bool, yes: bool,
-    name: str | None, quiet: bool,
+    name: str | None, offline: bool, quiet: bool,
 ) -> int:
     """Fetch the model REPO of the hub, converted as it comes.
 
@@ -31,7 +31,9 @@ def pull(
     from cli.interrupt import INTERRUPTED
     from cli.reference import reference
     from cli.render import note
+    from offload.hub_errors import check_online
 
+    check_online(offline)
     manner = Manner(keep_source, dry_run, yes, quiet)
     try:
         with ExitStack() as stack:

@@ -21,6 +21,9 @@ class Reference:
     revision: str | None = None
     kind: str | None = None
 
+    def __str__(self) -> str:
+        return self.repo + (f"@{self.revision}" if self.revision else "") + (f":{self.kind}" if self.kind else "")
+
     @property
     def tail(self) -> str:
         return self.repo.rpartition("/")[2]
@@ -31,6 +34,14 @@ class Reference:
             if own and given and own != given:
                 raise WrongUsage(f'"{own}" in the name and {option} {given} contradict each other.', hint="one of the two")
         return replace(self, revision=self.revision or revision, kind=self.kind or kind or default)
+
+
+def is_reference(text: str) -> bool:
+    """Whether it could be a model of the hub, rather than a part of a name or a path."""
+    try:
+        return bool(reference(text))
+    except WrongUsage:
+        return False
 
 
 def reference(text: str) -> Reference:

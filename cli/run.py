@@ -18,6 +18,7 @@ from cli.question import read_question
 @act("--json", "as_json", is_flag=True, help="One JSON object with text, token ids and figures.")
 @act("-x", "--extract", is_flag=True, help="The first code block of the answer alone.")
 @act("--stream/--no-stream", default=None, help="Text as it comes, or whole at the end; --json --stream: JSON lines.")
+@table.cache_option
 @table.model_options
 @table.sampling_options
 @table.answer_options
@@ -49,12 +50,12 @@ def run(
         with session.interrupt.listening():  # until the last line is out
             texts = session.stream(made, conversation.ids, chosen, conversation.begin_answer())
             if as_json:
-                write_json(texts, stream, lambda: render.as_json(made, len(conversation.ids), chosen))
+                write_json(session.keeping(texts), stream, lambda: render.as_json(made, len(conversation.ids), chosen))
             else:
                 status, page = Status(session, made), Whole(extract) if extract or stream is False else None
                 reply = render.reply(conversation.spelled, session.codec.has_template, given["hide_thoughts"], page)
                 with session.pulse.watched(status.beat if shows(given["quiet"]) else lambda: None):
-                    render.write_answer(made, status.cleared(texts), reply)
+                    render.write_answer(made, session.keeping(status.cleared(texts)), reply)
             for line in reasons(session, made, chosen) if given["verbose"] else ():
                 render.note(line)
             if render.wants_stats(given["stats"], given["quiet"]):

@@ -1,11 +1,12 @@
 """A loaded model that answers, one answer after the other, over one KV cache."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cli.codec import Codec
 from cli.interrupt import Interrupt
+from cli.kv_file import KvFile
 from cli.pulse import Pulse
 from offload.convert import size
 from offload.stream import Streaming
@@ -60,6 +61,7 @@ class Session:
     longest: int = 0  # positions that the model was trained on
     position_bytes: int = 0  # of the KV cache
     smaller_kv: str | None = None  # its format, where it alone fitted
+    kept: KvFile | None = None
 
     @property
     def context(self) -> int:
@@ -88,6 +90,8 @@ class Session:
         began, before = time.perf_counter(), self._streamed_bytes
         with self.interrupt.listening():
             try:
+                if self.kept:
+                    self.kept.begin(prompt)
                 for step in steps:
                     made.report.add(step)
                     made.seconds, made.streamed_bytes = time.perf_counter() - began, self._streamed_bytes - before
@@ -98,6 +102,13 @@ class Session:
                 yield made.answer.close("failed")
                 raise
         made.seconds, made.streamed_bytes = time.perf_counter() - began, self._streamed_bytes - before
+
+    def keeping(self, texts: Iterable[str]) -> Iterator[str]:
+        """The same texts; when the first of them has come, what was read is kept in the file."""
+        for text in texts:
+            if text and self.kept and not self.interrupt.requested():
+                self.kept.keep()
+            yield text
 
     def _budget(self, options: AnswerOptions) -> Budget:
         if isinstance(self.drafter, Nothing):
@@ -111,6 +122,8 @@ class Session:
             yield f"{self.streamer.folder}: {self.streamer.why_plain}, so layers stream through the page cache"
         if self.smaller_kv:
             yield f"keys and values are {self.smaller_kv}: bf16 does not fit; a smaller --ctx-size may leave room for it"
+        if self.kept:
+            yield self.kept.remark
 
     def close(self) -> None:
         """Ends its thread and closes its files; it answers no more."""

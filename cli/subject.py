@@ -23,7 +23,7 @@ from specexec.kernels.library import load
 class Subject:
     """What weights are in memory: kind is nf4, int8 or a dtype's name, layout of formats.py or None. bytes: of the whole.
 
-    files: of its layers, where it is a store.
+    files: of its layers, where it is a store. fetch: bytes of a model that is not here, as the hub has it.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Subject:
     bytes: int
     config: PretrainedConfig
     files: Sequence[Path] = ()
+    fetch: int = 0
 
     @property
     def trained(self) -> int:

@@ -110,7 +110,7 @@ class Talk:
         beat = status.beat if shows(self.given["quiet"]) else lambda: None
         with self.alone(), self.session.pulse.watched(beat):
             texts = self.session.stream(made, prompt, self.options, number)
-            render.write_answer(made, status.cleared(texts), reply)
+            render.write_answer(made, self.session.keeping(status.cleared(texts)), reply)
 
     def _tell(self, made: Generation) -> None:
         for line in reasons(self.session, made, self.options) if self.given["verbose"] else ():

@@ -12,14 +12,19 @@ from cli.option import act
 @click.command(epilog="Examples: specexec verify   |   specexec verify Llama-3.2-3B-nf4 --repair")
 @click.argument("model", required=False, shell_complete=complete.models)
 @act("--repair", is_flag=True, help="Fetch and convert again what is damaged.")
+@table.offline_option
 @table.quiet_option
-def verify(model: str | None, repair: bool, quiet: bool) -> int:
+def verify(model: str | None, repair: bool, offline: bool, quiet: bool) -> int:
     """Compare every file of MODEL, or of all, with its sha256."""
     from cli import home, render
     from cli.main import explain
     from cli.models import find
     from offload.errors import OffloadError
 
+    if repair:
+        from offload.hub_errors import check_online
+
+        check_online(offline)
     if model is not None:
         _verify(find(model, "target"), repair, quiet)
         return 0

@@ -64,6 +64,11 @@ class Repo:
         """The folder of the person's cache where every program looks for this commit."""
         return Path(constants.HF_HUB_CACHE) / f"models--{self.name.replace('/', '--')}" / "snapshots" / self.revision
 
+    def require(self, *names: str) -> None:
+        """Raises Refused where one of them is not there."""
+        if missing := [name for name in names if name not in self.files]:
+            raise Refused(f"{self.name} has no {missing[0]}.", hint="a repo of a language model, as it was published")
+
     def shards(self, index: Mapping[str, object] | None) -> tuple[str, ...]:
         """The files that hold the weights. index: the content of INDEX. Raises Refused or DamagedFiles."""
         if SINGLE in self.files:

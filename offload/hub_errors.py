@@ -30,6 +30,12 @@ class Unreachable(OffloadError):
     exit_code = 4
 
 
+def check_online(offline: bool) -> None:
+    """Raises Unreachable where the person wants no network. huggingface_hub's own variable is its own to respect."""
+    if offline:
+        raise Unreachable("this needs the network, and --offline is set.", hint="specexec list, or the same without --offline")
+
+
 @contextmanager
 def explained(repo: str, revision: str | None, patience: Patience) -> Iterator[None]:
     """Returns, for another attempt, where a failure may pass; raises OffloadError for every other."""
@@ -37,7 +43,7 @@ def explained(repo: str, revision: str | None, patience: Patience) -> Iterator[N
         yield
     except OfflineModeIsEnabled as error:
         what = "this needs the network, and HF_HUB_OFFLINE is set."
-        raise Unreachable(what, hint=f"HF_HUB_OFFLINE=0 specexec pull {repo}") from error
+        raise Unreachable(what, hint="HF_HUB_OFFLINE=0 before the same command, or specexec list") from error
     except (UnsupportedProtocol, InvalidURL) as error:
         what = f'HF_ENDPOINT is "{constants.ENDPOINT}", no address.'
         raise Unreachable(what, hint="HF_ENDPOINT=https://huggingface.co") from error
@@ -62,7 +68,7 @@ def _refuse(repo: str, revision: str | None, error: HfHubHTTPError) -> NoReturn:
         case DisabledRepoError():
             raise Refused(f"{repo} has been disabled by the hub.", hint="another copy of the model") from error
         case RevisionNotFoundError():
-            hint = f"specexec pull {repo}, or a revision of {page}/commits"
+            hint = f"{repo} without it, or a revision of {page}/commits"
             raise NotHere(f'{repo} has no revision "{revision}".', hint=hint) from error
         case EntryNotFoundError():
             raise NotHere(f"{repo} lacks a file that it lists.", hint="the same command again") from error

@@ -7,6 +7,8 @@ import threading
 
 AGAIN = 0.01  # seconds until a Ctrl-C that nobody could take is pressed once more
 
+ONLINE = ("pull", "download", "get", "plan")  # commands that may ask the network, by all their names
+
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
@@ -31,8 +33,8 @@ def _main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported: threads must not spin,
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # or some microseconds alone: waking takes 50, every linear twice
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if sys.argv[1:2] != ["pull"] and "--repair" not in sys.argv:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported: these alone ask the net
+    if not {*sys.argv[1:2]} & {*ONLINE} and "--repair" not in sys.argv:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
     import cli
 
     if getattr(cli, "OWNER", None) != "specexec":

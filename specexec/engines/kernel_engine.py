@@ -13,6 +13,7 @@ from specexec.engines.weights_engine import WeightsEngine
 from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
 from specexec.kernels import linear, rows, table
+from specexec.kernels.library import instruction_set, version
 from specexec.kernels.linear import Activations
 from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
@@ -53,6 +54,10 @@ class KernelEngine(WeightsEngine):
         if kv in BITS:
             return HierarchicalCache(layers, heads, dim, BITS[kv], limits.context, tree)
         return BlockCache(layers, heads, dim, limits.context + tree)
+
+    @property
+    def arithmetic(self) -> str:
+        return f"kernels {version()} ({instruction_set()}), torch {torch.__version__}, {self.bits}-bit activations"
 
     def over(self, cache: KVCache) -> Self:
         other = super().over(cache)

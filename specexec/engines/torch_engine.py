@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+import transformers
 from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
@@ -82,6 +83,10 @@ class TorchEngine(WeightsEngine):
         self._held = ExitStack()
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
         self.model = self._build(config, dtype, quant)
+
+    @property
+    def arithmetic(self) -> str:
+        return f"transformers {transformers.__version__}, torch {torch.__version__}, {self.dtype} on {self.device}"
 
     def _window(self) -> KVCache:
         return DenseWindow(len(self.model.model.layers), Angles(self.model.config).frequencies)

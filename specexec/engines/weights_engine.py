@@ -26,6 +26,11 @@ class WeightsEngine(TreeEngine):
         super().__init__(cache, limits, rounding, device)
         self.source = source
 
+    @property
+    @abstractmethod
+    def arithmetic(self) -> str:
+        """What its numbers depend on besides the weights and their format, to the last bit."""
+
     @abstractmethod
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         """Last hidden states [n, width]. parents: of all rows of the cache's tree, whose last n these tokens become.

@@ -39,12 +39,12 @@ class Groups:
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self._parts())
+        return sum(part.nbytes for part in self.parts())
 
     def grown(self, capacity: int) -> "Groups":
         """A larger one with the same groups."""
         larger = Groups.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8)
-        for old, new in zip(self._parts(), larger._parts(), strict=True):
+        for old, new in zip(self.parts(), larger.parts(), strict=True):
             new[:, : self.capacity] = old
         return larger
 
@@ -54,7 +54,8 @@ class Groups:
         return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.capacity, groups, self.head_dim, bits,
                                follows)
 
-    def _parts(self) -> list[torch.Tensor]:
+    def parts(self) -> list[torch.Tensor]:
+        """What there is of it."""
         return [part for part in (self.upper, self.lower, self.scales) if part is not None]
 
 

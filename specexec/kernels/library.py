@@ -41,6 +41,12 @@ def instruction_set() -> str:
     return _loaded().instruction_set
 
 
+def version() -> str:
+    """Which sources the library is of; nothing where there is none."""
+    library = load()
+    return library.specexec_version().decode() if library else ""
+
+
 @functools.cache
 def _loaded() -> Loaded:
     wanted = os.environ.get("SPECEXEC_KERNELS") or "auto"

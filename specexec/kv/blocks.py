@@ -1,7 +1,7 @@
 """K and V in bf16 as the CPU kernels read them: a node's attention is the same, to the last bit, in every tree."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import pointer
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ from specexec.kv.attention import Partial
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.committed import Committed
 from specexec.kv.dense import DenseView
+from specexec.kv.kept import Form, as_bytes
 from specexec.kv.view import Seen, View
 
 FIRST_ROWS = 256
@@ -130,6 +131,25 @@ class BlockCache(Committed):
     def buffers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(keys, values) of each layer; they stay what they are where the cache outgrows them."""
         return list(self._kv)
+
+    @property
+    def kind(self) -> str:
+        return "bf16"
+
+    def form(self) -> Form:
+        return {"layers": self.layers, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        tiles = -(-self.held // attention.ROWS)
+        for keys, values in self._kv:
+            for head in range(self.kv_heads):
+                yield as_bytes(keys[head, :tiles])
+                yield as_bytes(values[head, : self.held])
+
+    def _reserve(self, rows: int, form: Form) -> None:
+        if form != self.form():
+            raise ValueError(f"{dict(form)} is no form of this cache")
+        self.room(rows)
 
     def _move(self, to: int, rows: Sequence[int]) -> None:
         places = torch.tensor(rows)

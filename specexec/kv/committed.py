@@ -1,12 +1,13 @@
 """What every cache of whole rows in buffers of its own does when rows are committed or taken back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from specexec.kv.cache import Branches
 from specexec.kv.grown import Grown
+from specexec.kv.kept import Fill, Form
 
 
 class Committed(Grown, ABC):
@@ -36,6 +37,31 @@ class Committed(Grown, ABC):
     @abstractmethod
     def _move(self, to: int, rows: Sequence[int]) -> None:
         """Moves the buffers' rows `rows`, in this order, to those from `to` on."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> str: ...
+
+    @abstractmethod
+    def form(self) -> Form: ...
+
+    @abstractmethod
+    def pieces(self) -> Iterator[torch.Tensor]: ...
+
+    @abstractmethod
+    def _reserve(self, rows: int, form: Form) -> None:
+        """Room for so many committed rows of that form, in an empty cache. Raises ValueError where it is not this one's."""
+
+    def restore(self, tokens: Sequence[int], form: Form, fill: Fill) -> None:
+        self.truncate(0)
+        with torch.inference_mode(False):
+            self._reserve(len(tokens), form)
+        self._tokens, self.version = list(tokens), self.version + 1
+        try:
+            fill(self.pieces())
+        except BaseException:
+            self.truncate(0)
+            raise
 
     def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
         branches, remap = self._branches.rebased(path, survivors)

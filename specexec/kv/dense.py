@@ -1,15 +1,17 @@
 """K and V as they came, in one growing buffer a layer: the committed rows, then the tree's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from specexec.kv.attention import Partial, attend, attend_part, merge
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.committed import Committed
+from specexec.kv.kept import Form, as_bytes
 from specexec.kv.view import Base, View
 
 FIRST_ROWS = 256
+DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16)}
 
 
 class DenseCache(Committed):
@@ -92,6 +94,27 @@ class DenseCache(Committed):
         if not rows.windowed:
             return rows.bias
         return torch.cat((rows.prefix_bias(self.start, self.held), rows.bias), 1)
+
+    @property
+    def kind(self) -> str:
+        return "dense"
+
+    def form(self) -> Form:
+        kv = self._kv[0]
+        assert kv is not None
+        return {"layers": self.layers, "kv_heads": kv.shape[1], "head_dim": kv.shape[3], "dtype": str(kv.dtype),
+                "device": str(kv.device)}
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        return (as_bytes(head) for kv in self._kv if kv is not None for head in kv[:, :, : self.length].flatten(0, 1))
+
+    def _reserve(self, rows: int, form: Form) -> None:
+        if form["layers"] != self.layers:
+            raise ValueError(f"{dict(form)} is no form of this cache")
+        like = torch.empty(int(form["kv_heads"]), 0, int(form["head_dim"]), dtype=DTYPES[str(form["dtype"])],
+                           device=str(form["device"]))
+        for layer in range(self.layers):
+            self._room(layer, like, rows)
 
     def _move(self, to: int, rows: Sequence[int]) -> None:
         for kv in self._kv:

@@ -8,7 +8,7 @@ QuantSpec, Tiwari et al. 2025: its two buffers of full precision are here one of
 them are taken back for nothing; what it reads of the older half is quantised already, or nothing could be cut at a border.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -18,6 +18,7 @@ from specexec.kernels.attention import EIGHT, EIGHTS
 from specexec.kernels.hierarchical import GROUP, Groups
 from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.cache import KVCache
+from specexec.kv.kept import Form, as_bytes
 
 FIRST_GROUPS = 8
 BITS = {"int8": 8, "int4": 4}
@@ -73,6 +74,28 @@ class HierarchicalCache(BlockCache):
             hint = "--draft-kv int4" if self.bits == BITS["int8"] else "--kv int8, or another draft"
             raise WrongUsage(f'a KV cache of {self.bits} bits has no view "{kind}".', hint=hint)
         return UpperView(self)
+
+    @property
+    def kind(self) -> str:
+        return next(name for name, bits in BITS.items() if bits == self.bits)
+
+    def form(self) -> Form:
+        return {**super().form(), "start": self.start}
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        yield from super().pieces()
+        for groups in self.groups:
+            for head in range(self.kv_heads):
+                yield from (as_bytes(part[head, : self.made]) for part in groups.parts())
+
+    def _reserve(self, rows: int, form: Form) -> None:
+        made, start = rows // GROUP, int(form["start"])
+        if form != {**self.form(), "start": start} or start not in range(0, made * GROUP + 1, GROUP):
+            raise ValueError(f"{dict(form)} is no form of this cache")
+        self._room_for(made)
+        self.room(rows - start)
+        self.made, self.start = made, start
+        self.describe()
 
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
         raise NotImplementedError("nothing is chosen among quantised rows")

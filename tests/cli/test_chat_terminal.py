@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.build import ModelOptions, open_session
+from cli.history import history
 from cli.interrupt import Interrupt
 from tests.cli.terminal import CHAT, terminal
 
@@ -71,6 +72,25 @@ def test_a_first_chat(tmp_path: Path) -> None:
     assert answers[-1] != answers[-2]
     assert (tmp_path / "specexec" / "history").stat().st_mode & 0o777 == file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("given", "found"), [((), "/set temp 0.1"), (("--no-history",), "")])
+def test_lines_of_earlier_chats_are_found_unless_they_are_not_kept(
+    given: tuple[str, ...], found: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "specexec" / "history"
+    history(file, print).store_string("/set temp 0.1")
+    before = file.read_text()
+    with terminal(tmp_path, *CHAT, "--no-save", *given, XDG_STATE_HOME=str(tmp_path)) as at:
+        at.prompts(1)
+        at.keys("Up")
+        at.until(rf"^>>> *{found}\s*\Z")
+        at.keys("C-c")
+        at.say("/stats")
+        at.prompts(2)
+        at.keys("C-d")
+        at.until("^code=0")
+    assert ("/stats" in file.read_text(), file.read_text() == before) == ((False, True) if given else (True, False))
 
 
 def test_ctrl_c_and_escape_in_mid_answer_keep_what_was_shown(slow_store: tuple[str, ...], slowly: dict[str, str],

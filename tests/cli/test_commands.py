@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 from cli.commands import COMMANDS, KNOWN, command_of, help_lines, question_of
+from cli.completer import ChatCompleter
 from cli.deeds import Deeds
 from cli.lines import block_text, open_block
 from specexec.errors import WrongUsage
@@ -77,6 +80,36 @@ def test_files_come_before_the_next_question(specexec: Specexec, tmp_path: Path)
     assert ran.err.count("Error:") == ran.err.count("Try:") == 3
     assert "a b.txt, " in ran.err
     assert 'a b.txt:\\nA story of a dog.\\n\\nGo on"' in talk.read_text()
+
+
+def test_starting_over_keeps_the_system_prompt(specexec: Specexec) -> None:
+    asked = b"/system Be brief.\nOnce\n/clear\n/system\n/system -\n/system\n"
+    ran = specexec("chat", "--no-save", "-n", "3", stdin=asked)
+    assert ran.err.count("Be brief.") == 2
+    assert ran.err.count("no system prompt") == 2
+
+
+def test_the_last_code_block_is_copied_alone(specexec: Specexec, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[str] = []
+    monkeypatch.setattr("cli.deeds.copy", lambda text: copied.append(text) or "copied")
+    answer = "a\n```sh\nls\n```\nor\n```\ndir\n```\n"
+    asked = f'Once\n"""/edit answer {answer}"""\n/copy code\n/edit answer no code\n/copy code\n/copy all\n'
+    ran = specexec("chat", "--no-save", "-n", "1", stdin=asked.encode())
+    assert copied == ["dir\n"]
+    assert "has no code block" in ran.err
+    assert "only code can be picked out" in ran.err
+
+
+@pytest.mark.parametrize(("typed", "offered"), [
+    ("/re", {"ad ", "gen", "try"}), ("/set tem", {"perature "}), ("/copy c", {"ode"}), ("/edit ", {"answer"}),
+    ("/file FOLDER/no", {"tes.txt"}), ("/save FOLDER/no", {"tes.txt"}), ("once /re", set()), ("a\n/re", set()),
+    ("/regen x", set()),
+])
+def test_tab_completes_commands_settings_and_paths(typed: str, offered: set[str], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    document = Document(typed.replace("FOLDER", str(tmp_path)))
+    found = ChatCompleter().get_completions(document, CompleteEvent(completion_requested=True))
+    assert {completion.text[-completion.start_position :] for completion in found} == offered
 
 
 def test_commands_with_nothing_to_work_on_say_so(specexec: Specexec) -> None:

@@ -209,6 +209,13 @@ def test_a_draft_of_a_long_context_has_a_view_in_the_ledger(llama: Path, one_b: 
     assert long["crossings"]["who"] == str(one_b)
 
 
+def test_a_chat_shows_its_ledger(specexec: Specexec) -> None:
+    ran = specexec("chat", "--no-save", "--draft", "none", stdin=b"/plan\n")
+    assert (ran.code, ran.out) == (0, "")
+    assert "| in memory | GiB |" in ran.err
+    assert "limit: " in ran.err
+
+
 def test_what_would_help_is_named(llama: Path, specexec: Specexec) -> None:
     found = planned(specexec, str(llama), "--ram", "20GiB", "--activations", "16")["helps"]
     assert {"8 GiB more memory", "a disk twice as fast", "a processor twice as fast"} <= {help["change"] for help in found}

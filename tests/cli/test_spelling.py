@@ -15,6 +15,21 @@ VALUES = {"--draft": "none", "--budget": "8", "--ctx-size": "512", "--vram": "8G
           "--top-p": "0.5", "--min-p": "0.5", "--repeat-penalty": "1.5", "--max-tokens": "5", "--kv": "int8"}
 
 
+FIELD = {  # what people type elsewhere for what specexec does, by command
+    "run": """
+        llama.cpp: -m -hf -p -f -sys -sysf -n --predict -c --ctx-size --temp --temperature --top-k --top-p --min-p
+        --repeat-penalty --seed -md -hfd --draft-max --spec-draft-n-max --spec-type -ngl --fit -lm -ctk -ctv -ctkd -ctvd
+        -co --simple-io -v -lv --offline -hft -st -cnv -mli --show-timings --prompt-cache
+        ollama: --num-ctx --num-predict --num-gpu --format --verbose --system
+        mlx-lm: --model --prompt --system-prompt --max-tokens --max-kv-size --temp --draft-model --num-draft-tokens --kv-bits
+        --prompt-cache-file
+        exllamav3: -m -prompt -sp -maxr -cs -temp -topk -topp -minp -repp -dm -ndt -dds -ngram -gs -cq -tps -dbg
+        llm: -m -s -f -a --no-stream -x --key
+        lms: --stats --ttl --gpu --context-length --estimate-only""",
+    "pull": "--revision --include --exclude --local-dir --dry-run --max-workers -q --token",
+}
+
+
 def takes(command: click.Command, name: str) -> bool:
     return any(name in param.opts for param in command.params)
 
@@ -36,6 +51,13 @@ def test_help_shows_one_spelling(name: str) -> None:
     words = set(command.get_help(click.Context(command)).replace(",", " ").split())
     assert name in words
     assert not words & set(ALIASES[name])
+
+
+@pytest.mark.parametrize(("command", "spelling"), [
+    (command, word) for command, tools in FIELD.items() for word in tools.split() if word.startswith("-")])
+def test_what_people_type_elsewhere_is_understood_or_explained(command: str, spelling: str) -> None:
+    own = {name for param in main_group.commands[command].params for name in (*param.opts, *param.secondary_opts)}
+    assert spelling in own | FOREIGN.keys()
 
 
 def test_every_alias_belongs_to_one_option() -> None:

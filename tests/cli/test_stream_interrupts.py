@@ -54,6 +54,22 @@ def test_ctrl_c_in_a_pass_ends_it_within_a_layer(bundled_store: Path) -> None:
         assert ended < 2 * LAYER + TEARDOWN
 
 
+def test_a_second_ctrl_c_leaves_a_read_that_does_not_end(bundled_store: Path, tmp_path: Path) -> None:
+    busy = tmp_path / "busy"
+    process = start("run", "Once upon a time", *given(bundled_store), env=environment("slow", "layer-", 60_000, busy))
+    assert process.stdin is not None
+    process.stdin.close()
+    read_until(process.stdout, b",")
+    busy.touch()
+    time.sleep(LAYER)
+    began = time.monotonic()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(LAYER / 2)
+    assert process.wait(PATIENCE) == 130
+    assert time.monotonic() - began < 30
+
+
 def test_ctrl_c_in_a_chat_ends_the_answer_alone(bundled_store: Path, tmp_path: Path) -> None:
     """What follows is what an undisturbed chat writes: nothing of the pass that was left stays."""
     first, second, chance, busy = "Once upon a time", "Then Lily went home and", random.Random(8), tmp_path / "busy"

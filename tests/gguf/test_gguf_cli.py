@@ -62,6 +62,13 @@ def test_what_cannot_be_is_told(specexec: Specexec, stories: Path, options: tupl
     assert said in ran.err
 
 
+def test_what_it_has_read_is_kept_in_no_file(specexec: Specexec, stories: Path, tmp_path: Path) -> None:
+    ran = specexec("run", "-m", str(stories / F32), "--cache", str(tmp_path / "x.kv"), "hi")
+    assert ran.code == 2
+    assert "kept in no file" in ran.err
+    assert "specexec convert" in ran.err
+
+
 def test_without_llamacpp_it_says_what_to_install(
     specexec: Specexec, stories: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -124,7 +124,7 @@ def test_a_header_that_is_not_that_of_the_file_is_noticed(hub: Hub, folder: Path
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
     (("nobody/nothing",), 4, ("there is no repo nobody/nothing", "HF_TOKEN")),
-    ((f"{REPO}@elsewhere",), 4, ('no revision "elsewhere"', f"specexec pull {REPO}")),
+    ((f"{REPO}@elsewhere",), 4, ('no revision "elsewhere"', f"{REPO} without it")),
     ((REPO, "--revision", "elsewhere"), 4, ("no revision",)),
     (("Tiny",), 2, ("no name of a model", "specexec pull ")),
     (("./Tiny",), 2, ("is a path", "specexec convert ./Tiny")),
@@ -162,7 +162,7 @@ def test_a_licence_is_accepted_on_the_models_page(
 def test_offline(hub: Hub, folder: Path, specexec: Specexec, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add(REPO, folder)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    ends(specexec("pull", REPO), 4, "HF_HUB_OFFLINE is set", f"specexec pull {REPO}")
+    ends(specexec("pull", REPO), 4, "HF_HUB_OFFLINE is set", "HF_HUB_OFFLINE=0")
     assert hub.requests == []
 
 
