@@ -23,7 +23,7 @@ from specexec.kv.blocks import BlockCache
 from specexec.kv.hierarchical import UPPER, HierarchicalCache
 from tests.benchmarks.budget import interval
 from tests.benchmarks.kernel_model import Random
-from tests.benchmarks.long_context import SHAPE, chain, fill
+from tests.benchmarks.tier_passes import SHAPE, chain, fill
 from tests.benchmarks.timing import alternate, elsewhere
 
 
