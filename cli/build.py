@@ -17,6 +17,7 @@ from cli.session import Session
 from cli.values import AUTO, Nodes
 from offload.footprint import footprint
 from offload.gguf import Gguf
+from offload.kept import by_itself
 from offload.store import Store
 from offload.stream import Streamer, Streaming
 from specexec.budget import Auto
@@ -56,13 +57,22 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
                    int(model.config["num_hidden_layers"]), streamer,
                    model.config.get("max_position_embeddings", engine.limits.context),
-                   footprint(model.config, "bf16").kv_position(kv), kv if options.kv == AUTO and kv in BITS else None)
+                   footprint(model.config, "bf16").kv_position(kv),
+                   _smaller(kv, model, context) if options.kv == AUTO and kv in BITS else None)
 
 
 def _kv(engine: TreeEngine) -> str:
     """The format of its keys and values."""
     bits = engine.cache.bits if isinstance(engine.cache, HierarchicalCache) else None
     return next((name for name, of in BITS.items() if of == bits), "bf16")
+
+
+def _smaller(kv: str, model: Model, context: int) -> str:
+    """Why keys and values are in that format, which nobody asked for."""
+    if isinstance(model, Store) and by_itself(sizes(model), context):
+        return (f"keys and values are {kv}: at a context of {context:,} they are most of what a pass reads; --kv bf16 keeps "
+                "them whole")
+    return f"keys and values are {kv}: bf16 does not fit; a smaller --ctx-size may leave room for it"
 
 
 def fresh(engine: Engine) -> Auto:

@@ -11,6 +11,7 @@ from offload.errors import TooLittleMemory
 from offload.footprint import Footprint, footprint
 from offload.gguf import Gguf
 from offload.gguf_plan import cell_bytes
+from offload.kept import by_itself
 from offload.plan import Demand, Placement, plan
 from offload.store import Store
 from offload.streamed import resident_bytes
@@ -21,6 +22,7 @@ from specexec.kv.retrieval import KINDS
 from specexec.kv.window import Sight
 
 MEANS_ROOM = 1.25  # by which the room for means of keys may be larger than they are
+SMALLER = "int8"  # what auto keeps of keys and values unasked
 LONG = 4  # times the rows of a view: contexts for which a draft gets one without being asked
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
 
@@ -49,11 +51,16 @@ def demand(context: int, tree: int, drafts: int, chunk: int = 0) -> Demand:
 
 
 def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
-    """kv: as --kv names it; auto is bf16, or what alone fits. Raises TooLittleMemory, as bf16 does where nothing fits."""
+    """kv: as --kv names it; auto is bf16, or int8 where it halves most of what a pass reads, or what alone fits.
+
+    Raises TooLittleMemory, as bf16 does where nothing fits.
+    """
     if kv != AUTO:
         return plan(of, ram, replace(wanted, kv=kv))
     try:
-        return plan(of, ram, wanted)
+        placed = plan(of, ram, wanted)
+        faster = not placed.streamed and by_itself(of, wanted.context)
+        return plan(of, ram, replace(wanted, kv=SMALLER)) if faster else placed
     except TooLittleMemory:
         for smaller in BITS:
             with suppress(TooLittleMemory):
