@@ -10,7 +10,7 @@ from cli.codec import Codec
 from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
 from cli.interrupt import Interrupt
-from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
+from cli.ledger import STORE_CONTEXT, draft_bytes, draft_format, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.pulse import Pulse
 from cli.session import Session
@@ -48,7 +48,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
     pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
-        drafts += view_bytes(sizes(model), context, options.tree, options.kv)
+        drafts += view_bytes(sizes(model), context, options.tree, options.kv, options.draft_kv)
     engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
@@ -127,7 +127,8 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
                     kv="bf16", vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt.requested)
-    return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
+    kind = draft_format(options) if options.draft_kv in BITS else options.draft_kv
+    return [ModelExpander(sighted(draft, trained, target.limits.context, kind), fitting)]
 
 
 def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:

@@ -18,8 +18,8 @@ LARGE = 2**30  # bytes of keys and values below which a model spends its time on
 class Way:
     """kv: format of keys and values. view: what of them the model drafts over for itself: int4, retrieval, or nothing.
 
-    seconds: of a pass that checks no guess; draft: of one that makes one. speed: tokens a second; of GUESSES over a view RIGHT are
-    taken to be right.
+    seconds: of a pass that checks no guess; draft: of one that makes one. speed: tokens a second; of GUESSES over a view, RIGHT
+    are taken to be right.
     """
 
     kv: str
