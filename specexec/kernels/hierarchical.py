@@ -59,7 +59,7 @@ class Groups:
         """fp32[kv_heads, last - first, dim]: of chunks first..last - 1 of `chunk` rows, whole tiles, by the upper nibbles."""
         heads, dim = len(self.upper), self.upper.shape[2] // GROUP
         of = slice(first * chunk // GROUP, -(-last * chunk // GROUP))
-        tiles = self.upper[:, of].view(heads, -1, 2, 2, dim // 8 * 64)[:, :, :, 0].reshape(heads, -1, 8, dim // 8, 16, 4)
+        tiles = self.upper[:, of].view(heads, -1, 2, 2, 32 * dim)[:, :, :, 0].reshape(heads, -1, 8, dim // 8, 16, 4)
         halves = torch.stack(((tiles & 15).sum(4, dtype=torch.int32), (tiles >> 4).sum(4, dtype=torch.int32)), 4)
         scale, zero = self.scales[:, of, None, : 2 * dim].float().chunk(2, -1)
         means = (halves.flatten(3) / 16 * scale + zero).flatten(1, 2)  # of tiles

@@ -18,7 +18,6 @@ from specexec.kernels.attention import EIGHT, EIGHTS
 from specexec.kernels.hierarchical import GROUP, Groups
 from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.cache import KVCache
-from specexec.kv.retrieval import KINDS
 
 FIRST_GROUPS = 8
 BITS = {"int8": 8, "int4": 4}
@@ -69,6 +68,7 @@ class HierarchicalCache(BlockCache):
         raise NotImplementedError("its rows are never a view's tail")
 
     def view(self, kind: str) -> KVCache:
+        from specexec.kv.retrieval import KINDS
         from specexec.kv.upper import UpperGathering
 
         if kind in KINDS:

@@ -49,7 +49,6 @@ def _tiles(eights: torch.Tensor, end: int) -> torch.Tensor:
 def _later(eights: torch.Tensor, start: int) -> torch.Tensor:
     """int32[layers, kv_heads, blocks, 8]: those from row `start` on, counted from there."""
     among = eights >= start // EIGHT
-    most = int(among.any(0).any(0).sum())
-    first = int(among.any(0).any(0).int().argmax()) if most else eights.shape[2]
-    found = torch.where(among, eights - start // EIGHT, -1)[..., first:]
+    columns = among.any(0).any(0).nonzero().flatten().tolist()
+    found = torch.where(among, eights - start // EIGHT, -1)[..., min(columns, default=0) : max(columns, default=-1) + 1]
     return pad(found, (0, -found.shape[2] % EIGHTS), value=-1).contiguous().view(*eights.shape[:2], -1, EIGHTS)
