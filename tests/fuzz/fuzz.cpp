@@ -504,7 +504,7 @@ struct Groups {  // of 128 positions, as group.h lays them
       : kv_heads(h), dim(whole32(d)), head_dim(d), capacity(size), whole(both), upper(h * size * 128 * dim, 0xaa),
         lower(both ? upper.size() : 0, 0xaa), scales(h * size * (2 * dim + 256), 0x7e00) {}
   SpecexecQuantised call(int64_t groups, int32_t bits, bool follows) {
-    return {upper.get(), maybe(lower, whole), scales.get(), capacity, groups, head_dim, bits, follows};
+    return {upper.get(), maybe(lower, whole), scales.get(), capacity, groups, head_dim, bits, follows, nullptr, 0};
   }
   int64_t key_at(int64_t r, int64_t d) const { return r / 64 * dim * 64 + r % 64 / 16 * dim * 8 + d / 8 * 64 + r % 16 * 4 + d % 4; }
   int64_t value_at(int64_t r, int64_t d) const {
@@ -614,36 +614,44 @@ struct Before {  // groups from 0 on, and rows gathered behind them, or none of 
   bool follows;
   Groups stored;
   Cache base;
-  Buffer<int32_t> eights;
-  int64_t blocks = 0;
+  Buffer<int32_t> eights, tiles;
+  int64_t blocks = 0, chosen = 0;  // chosen: tiles of groups, where not all of them are seen
 
   Before(Cache &own, int64_t g, int64_t rows, int64_t at, int32_t b, bool f, int64_t head_dim)
       : groups(g), gathered(rows), position(at), bits(b), follows(f), stored(own.kv_heads, head_dim, g + number(0, 2), b == 8 || chance(0.5)),
-        base(own.kv_heads, own.dim, rows, 0x7fff), eights(0) {
+        base(own.kv_heads, own.dim, rows, 0x7fff), eights(0), tiles(0) {
     std::vector<int64_t> all;
     Cache first(own.kv_heads, own.dim, 128 * groups, 0);
     for (int64_t r = 0; r < 128 * groups; r++) first.fill_row(r, head_dim), all.push_back(r);
     Groups made = grouped(first, all.data(), groups, head_dim, stored.whole);
     stored.take(made, groups, 0);
     for (int64_t r = 0; r < gathered; r++) base.fill_row(r, head_dim);
-    if (gathered) choose();
+    if (gathered) eights = choose((gathered + 7) / 8, 8, blocks);
+    if (groups && !follows && chance(0.6)) tiles = choose(8 * groups, 1, chosen);
   }
-  void choose() {
-    std::vector<std::vector<int32_t>> chosen(static_cast<size_t>(base.kv_heads));
+  // Of each head some of 0..count - 1, in order, the lists made as long as the longest or longer, by whole `step`s.
+  Buffer<int32_t> choose(int64_t count, int64_t step, int64_t &steps) {
+    std::vector<std::vector<int32_t>> found(static_cast<size_t>(base.kv_heads));
     const double share = chance(0.3) ? 1 : chance(0.5) ? 0.4 : 0.05;
     size_t most = 0;
-    for (auto &of : chosen) {
-      for (int64_t e = 0; e < (gathered + 7) / 8; e++)
+    for (auto &of : found) {
+      for (int64_t e = 0; e < count; e++)
         if (chance(share)) of.push_back(int32_t(e));
       most = std::max(most, of.size());
     }
-    blocks = int64_t(most + 7) / 8 + number(0, 1);
-    eights = Buffer<int32_t>(base.kv_heads * blocks * 8, -1);
-    for (size_t h = 0; h < chosen.size(); h++) std::copy(chosen[h].begin(), chosen[h].end(), eights.get() + int64_t(h) * blocks * 8);
+    steps = (int64_t(most) + step - 1) / step + number(0, 1);
+    Buffer<int32_t> made(base.kv_heads * steps * step, -1);
+    for (size_t h = 0; h < found.size(); h++) std::copy(found[h].begin(), found[h].end(), made.get() + int64_t(h) * steps * step);
+    return made;
+  }
+  bool sees(int64_t kv, int64_t tile) {
+    const int32_t *of = tiles.get() + kv * chosen;
+    return !tiles.size() || std::find(of, of + chosen, int32_t(tile)) != of + chosen;
   }
   void run(Asked &asked, Cache &own, int32_t threads, bool sum) { run(asked, own, stored, groups, position, threads, sum); }
   void run(Asked &asked, Cache &own, Groups &of, int64_t count, int64_t at, int32_t threads, bool sum) {
-    const SpecexecQuantised told = of.call(count, bits, follows);
+    SpecexecQuantised told = of.call(count, bits, follows);
+    if (tiles.size()) told.tiles = tiles.get(), told.chosen = chosen;
     const SpecexecGathered from{base.keys.get(), base.values.get(), eights.get(), base.capacity, blocks, 128 * groups};
     SpecexecCache over = own.call();
     over.position = at, over.quantised = count || follows ? &told : nullptr, over.gathered = gathered ? &from : nullptr;
@@ -657,7 +665,8 @@ struct Before {  // groups from 0 on, and rows gathered behind them, or none of 
     const auto see = [&](int64_t at, const auto &row) { if (at >= a.first[i]) seen.push_back(row()); };
     const std::vector<int64_t> path = a.rows(i);
     const int64_t from = 128 * groups - position, to = 128 * groups_of(a, i) - position;
-    for (int64_t r = 0; r < 128 * groups; r++) see(r, [&] { return stored.row(kv, r / 128, r % 128, bits); });
+    for (int64_t r = 0; r < 128 * groups; r++)
+      if (sees(kv, r / 16)) see(r, [&] { return stored.row(kv, r / 128, r % 128, bits); });
     for (int64_t e = 0; e < 8 * blocks; e++)
       for (int64_t r = 8 * eights[kv * 8 * blocks + e], end = r + 8; r >= 0 && r < std::min(end, gathered); r++)
         see(128 * groups + r, [&] { return row_of(base, kv, r); });
