@@ -3,8 +3,8 @@
     python -m tests.benchmarks.kept [--context 32768] [--rounds 20]
 
 A random model whose keys and values are most of what a pass reads (tier_passes.SHAPE: 6 layers, 8 KV heads x 128, nf4) over
-caches filled with random rows. Rates are measured as `plan` measures them, right before; then passes of every kind take turns. A
-way's tokens a second are those of a round of guesses of which as many are right as `plan` says, in measured seconds. The
+caches filled with random rows. Rates are measured as `plan` measures them, right before; then passes of every kind take turns.
+A way's tokens a second are those of a round of guesses of which as many are right as `plan` says, in measured seconds. The
 prediction is to be within 25 %. A markdown table; one line of JSON comes last.
 """
 
@@ -92,7 +92,8 @@ def cell(way: Way, took: Mapping[tuple[str, str | None, int], float]) -> Cell:
 
 
 def table(cells: list[Cell]) -> str:
-    lines = ["| | ms a pass, predicted | measured | ms a draft pass, predicted | measured | tokens/s, predicted | measured | off |",
+    lines = ["| | ms a pass, predicted | measured | ms a draft pass, predicted | measured "
+             "| tokens/s, predicted | measured | off |",
              "|---|---:|---:|---:|---:|---:|---:|---:|"]
     for c in cells:
         drafts = f"{1e3 * c.predicted.draft:.1f} | {1e3 * c.draft:.1f}" if c.predicted.draft and c.draft else " | "
