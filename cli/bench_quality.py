@@ -45,7 +45,10 @@ def bench_quality(openings: Sequence[str], as_json: bool, given: Mapping[str, An
         engine = session.target
         if not isinstance(engine, KernelEngine):
             raise WrongUsage(f"{KERNELS}.", hint="a store in layout tile16, or a folder with --quant int8")
-        read = _of_files(session, given["files"]) if given["files"] else _written(session, engine, openings, given["seed"] or 0)
+        if given["files"]:
+            read = _of_files(session, given["files"])
+        else:
+            read = _written(session, engine, openings, given["seed"] or 0, as_json)
         cells = judge(engine, read.windows, lambda kv: render.note(f"reading with {kv} keys and values", as_json))
     of = footprint(opened(find(options.model, "target")).config, "bf16")
     result = {
@@ -97,13 +100,13 @@ def _of_files(session: Session, files: Sequence[Path]) -> Texts:
     return Texts(cut, f"{', '.join(map(str, files))}: {total:,} tokens{kept}")
 
 
-def _written(session: Session, engine: KernelEngine, openings: Sequence[str], seed: int) -> Texts:
+def _written(session: Session, engine: KernelEngine, openings: Sequence[str], seed: int, quiet: bool) -> Texts:
     """What the model writes itself, on beyond its ends: the rise of log perplexity is then a divergence from bf16's law."""
     length = min(WRITTEN, session.context)
     writing = replace(session, eos=frozenset(), target=engine.keeping("bf16"))
     texts: list[list[int]] = []
     for number, opening in enumerate(openings):
-        render.note(f"writing text {number + 1} of {len(openings)}")
+        render.note(f"writing text {number + 1} of {len(openings)}", quiet)
         prompt = session.codec.encode_first(opening)
         made = writing.begin(prompt, options := AnswerOptions(Sampling(1.0), seed, None, length - len(prompt)))
         for _ in writing.stream(made, prompt, options, number):

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 4
+#define SPECEXEC_ABI 5
 
 extern "C" {
 

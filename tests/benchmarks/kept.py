@@ -113,7 +113,7 @@ def main() -> None:
     cells = [cell(way, took) for way in predicted]
     print(table(cells))
     outside = [c.options for c in cells if abs(c.off) > WITHIN]
-    print(f"within {WITHIN:.0%}: {'yes' if not outside else 'not ' + '; '.join(outside)}; others used {others:.2f} cores meanwhile")
+    print(f"within {WITHIN:.0%}: {'not ' + '; '.join(outside) if outside else 'yes'}; others used {others:.2f} cores meanwhile")
     result: dict[str, Any] = {"machine": card(), "shape": SHAPE, "context": chosen.context, "elsewhere": others,
                               "cells": [{**asdict(c), "off": c.off} for c in cells]}
     print(json.dumps(result))

@@ -63,7 +63,7 @@ def main() -> None:
     print(recalled_table(cells))
     same = all(run[2] == runs[INT8][0][2] for name in VIEWS for run in runs[name])
     right = sum(a == b for a, b in zip(runs[INT8][0][2], fact, strict=False)) / len(fact)
-    print(f"ids with drafts are those of plain decoding with int8: {'yes' if same else 'NO'}; of the passage {right:.0%} is right")
+    print(f"ids with drafts are those of plain int8: {'yes' if same else 'NO'}; of the passage {right:.0%} is right")
     kept = {name: next(cell for cell in cells if cell.drafts == name) for name in VIEWS}
     reached = any(cell.ratio >= WANTED for cell in kept.values())
     print(f"{WANTED} times plain decoding in bf16: {'yes' if reached else 'no'}; others used {others:.2f} cores meanwhile")

@@ -78,7 +78,7 @@ def test_without_a_text_the_model_writes_one(specexec: Specexec, tmp_path: Path)
     one = tmp_path / "one.jsonl"
     one.write_text('{"turns": ["Once upon a time"]}\n', encoding="utf-8")
     code, out, err = specexec("bench", "--quality", "--prompts", str(one), "--ctx-size", "200", "--json")
-    assert (code, err.splitlines()) == (0, ["writing text 1 of 1"])
+    assert (code, err) == (0, "")
     found = json.loads(out)
     assert "wrote itself" in found["text"]
     assert found["tokens"] == 199
