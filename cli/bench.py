@@ -24,6 +24,9 @@ PROMPTS = (
 
 @click.command(epilog="Examples: specexec bench -n 100   |   specexec bench --draft random --budget 64 --json")
 @act("--prompts", type=click.Path(path_type=Path), help='JSON lines of {"turns": [...]}; default: three openings.')
+@act("--quality", is_flag=True, help="Instead: what 8 and 4 bits of keys and values cost in perplexity.")
+@act("-f", "--file", "files", multiple=True, type=click.Path(path_type=Path),
+     help="With --quality: text to read; default what the model writes itself; repeatable.")
 @act("-n", "--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens an answer.")
 @act("-r", "--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Rounds over all prompts.")
 @act("--json", "as_json", is_flag=True, help="Only the JSON object.")
@@ -38,6 +41,12 @@ def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> in
     """
     from cli import render, settings
 
+    if given.pop("quality"):
+        from cli.bench_quality import bench_quality
+
+        return bench_quality(_read(prompts) if prompts else list(PROMPTS), as_json, given)
+    if given.pop("files"):
+        raise click.UsageError("-f is a text for --quality; prompts to answer are --prompts.")
     if given["shape"]:
         from cli.bench_shape import bench_shape
 

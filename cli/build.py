@@ -13,7 +13,7 @@ from cli.engines import Making, draft_quant, store_device
 from cli.identity import weights
 from cli.interrupt import Interrupt
 from cli.kv_file import KvFile
-from cli.ledger import STORE_CONTEXT, draft_bytes, positions, sizes, view_bytes
+from cli.ledger import STORE_CONTEXT, draft_bytes, draft_format, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.pulse import Pulse
 from cli.render import note
@@ -21,6 +21,7 @@ from cli.session import Session
 from cli.values import AUTO, Nodes
 from offload.footprint import footprint
 from offload.gguf import Gguf
+from offload.kept import by_itself
 from offload.store import Store
 from offload.stream import Streamer, Streaming
 from specexec.budget import Auto
@@ -53,7 +54,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
     pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
-        drafts += view_bytes(sizes(model), context, options.tree, options.kv)
+        drafts += view_bytes(sizes(model), context, options.tree, options.kv, options.draft_kv)
     engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
@@ -62,7 +63,8 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     return Session(engine, drafter, codec, eos(model), sampling(model.generation), interrupt, fresh(engine), pulse,
                    int(model.config["num_hidden_layers"]), streamer,
                    model.config.get("max_position_embeddings", engine.limits.context),
-                   footprint(model.config, "bf16").kv_position(kv), kv if options.kv == AUTO and kv in BITS else None,
+                   footprint(model.config, "bf16").kv_position(kv),
+                   _smaller(kv, model, context) if options.kv == AUTO and kv in BITS else None,
                    _kept(model, options, engine, interrupt))
 
 
@@ -79,6 +81,14 @@ def _kv(engine: TreeEngine) -> str:
     """The format of its keys and values."""
     bits = engine.cache.bits if isinstance(engine.cache, HierarchicalCache) else None
     return next((name for name, of in BITS.items() if of == bits), "bf16")
+
+
+def _smaller(kv: str, model: Model, context: int) -> str:
+    """Why keys and values are in that format, which nobody asked for."""
+    if isinstance(model, Store) and by_itself(sizes(model), context):
+        return (f"keys and values are {kv}: at a context of {context:,} they are most of what a pass reads; --kv bf16 keeps "
+                "them whole")
+    return f"keys and values are {kv}: bf16 does not fit; a smaller --ctx-size may leave room for it"
 
 
 def fresh(engine: Engine) -> Auto:
@@ -133,7 +143,8 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
                     kv="bf16", vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt.requested)
-    return [ModelExpander(sighted(draft, trained, target.limits.context, options.draft_kv), fitting)]
+    kind = draft_format(options) if options.draft_kv in BITS else options.draft_kv
+    return [ModelExpander(sighted(draft, trained, target.limits.context, kind), fitting)]
 
 
 def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from cli.ledger import stands, windowed
+from cli.ledger import SELF, stands, windowed
 from cli.models import ModelOptions
+from cli.values import AUTO
 from offload.stream import Streaming
 from specexec.budget import Auto
 from specexec.drafters.cascade import Cascade
@@ -13,28 +14,32 @@ from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.same import Same, SelfView
 from specexec.drafters.tier import Tier
+from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.llamacpp_engine import LlamacppEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kv.cache import KVCache
-from specexec.kv.hierarchical import UPPER, HierarchicalCache, UpperView
+from specexec.kv.hierarchical import BITS, UPPER, HierarchicalCache, UpperView
 from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
 from specexec.vocabulary import Vocabulary
 
-SELF = "self"
+__all__ = ["SELF", "check", "own", "sighted", "standing"]
 BELOW = 64  # nodes at the most that a draft's own draft proposes
 
 
 def check(names: Sequence[str], kind: str, kv: str) -> None:
     """Raises WrongUsage where --draft-kv `kind` means nothing to these drafts, or nothing beside --kv `kv`."""
-    if kind == UPPER and (SELF not in names or kv != "int8"):
-        raise WrongUsage("--draft-kv int4 reads the upper half of the model's own int8 KV cache.",
+    if SELF in names and kind == UPPER and kv not in ("int8", AUTO):
+        raise WrongUsage("--draft self --draft-kv int4 reads the upper half of the model's own int8 KV cache.",
                          hint="--draft self --kv int8 --draft-kv int4")
-    if SELF in names and kind == "full":
+    if SELF in names and kind in ("full", "int8"):
         raise WrongUsage("--draft self with the whole KV cache is the model itself, no draft.",
                          hint="--draft-kv retrieval, or window")
+    if kind in BITS and not set(names) - {"none", "lookup", "random"}:
+        raise WrongUsage(f"--draft-kv {kind} is the format of a draft's own KV cache, and no model drafts.",
+                         hint="a smaller model as the draft, or --draft self --kv int8 --draft-kv int4")
     if kind == "retrieval" and not set(names) - {"none", "lookup", "random"}:
         raise WrongUsage("--draft-kv retrieval is a view of a model's own KV cache, and no model drafts.",
                          hint="--draft self --draft-kv retrieval, or a smaller model as the draft")
@@ -42,11 +47,23 @@ def check(names: Sequence[str], kind: str, kv: str) -> None:
 
 def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEngine:
     """The draft as it is to see a context: a window of it where that was asked for, or where it has learnt no more."""
+    if kind in BITS:
+        return _quantised(draft, trained, context, kind)
     if not isinstance(draft, WeightsEngine):
         if kind == "window":
             raise WrongUsage("--draft-kv window: llama.cpp keeps all of a draft's context.", hint="--draft-kv auto")
         return draft
     return draft.forgetting(context) if windowed(kind, context, trained) else draft
+
+
+def _quantised(draft: TreeEngine, trained: int, context: int, kv: str) -> TreeEngine:
+    """The draft with keys and values of its own in that format."""
+    if not isinstance(draft, KernelEngine):
+        raise WrongUsage(f"--draft-kv {kv}: only a draft on the CPU's kernels keeps such a cache.", hint="--draft-kv auto")
+    if context > trained:
+        raise WrongUsage(f"--draft-kv {kv}: the draft has learnt {trained:,} positions, and sees a window of {context:,}.",
+                         hint="--draft-kv auto")
+    return draft.keeping(kv)
 
 
 def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -> Same:
@@ -90,9 +107,9 @@ def _over(engine: WeightsEngine, vocabulary: Vocabulary, kind: str, others: Sequ
 
 
 def _view(cache: KVCache, kind: str) -> SelfView:
-    """auto: all of a quantised cache in a half of its bits, or some rows of any other."""
+    """auto: all of a cache of eight bits in a half of them, or some rows of any other."""
     if kind == "auto":
-        kind = UPPER if isinstance(cache, HierarchicalCache) else "retrieval"
+        kind = UPPER if isinstance(cache, HierarchicalCache) and cache.bits > BITS[UPPER] else "retrieval"
     view = cache.view(kind)
     assert isinstance(view, Gathering | UpperView)
     return view

@@ -13,11 +13,13 @@ from offload.chunk import chunk
 from offload.convert import size
 from offload.crossover import Resident, as_large
 from offload.disk import Sample
+from offload.kept import Way, ways
 from offload.machine import Arithmetic, free_memory, measure, products
 from offload.measured import Measured
 from offload.outlook import Draft, Help, Outlook, ranked
 from specexec.engines import attention_rate, rate
 from specexec.kernels.library import why_not
+from specexec.kv.hierarchical import BITS
 from specexec.kv.retrieval import KINDS
 
 MORE_MEMORY = 8 * 2**30
@@ -78,6 +80,11 @@ class Forecast:
         found = self.drafting
         return Crossings(as_large(target.of), long, *((found[0], found[1].pays(ROWS)) if found else (None, None)))
 
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """To keep keys and values, and to draft over them, fastest first."""
+        return ways(self.outlook, ROWS)
+
     def remarks(self) -> Iterator[str]:
         """What the person should know of the figures, a line each."""
         if (target := self.asked.target).fetch:
@@ -99,8 +106,10 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     drafting = sum(draft.bytes + kept_bytes(draft.of, draft.trained, context, TREE, AUTO) for draft in asked.drafts)
     drafting += view_bytes(asked.target.of, context, TREE, asked.kv) if asked.own else 0
     wanted, ram = demand(context, TREE, drafting), asked.ram or free_memory()
-    wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, asked.kv).kv)
-    found = measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations), seeing(asked.target))
+    kv = asked.kv if asked.target.layout == "tile16" or asked.kv != AUTO else "bf16"
+    wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, kv).kv)
+    found = measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations), seeing(asked.target),
+                    quantised(asked.target))
     machine = replace(found, ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
@@ -127,6 +136,12 @@ def arithmetic(of: Subject, bits: int) -> Arithmetic:
 def seeing(of: Subject) -> Arithmetic:
     """Attention, as the engine of such weights computes it."""
     return Arithmetic(attention_rate.name(of.layout), partial(attention_rate.rates, of.layout))
+
+
+def quantised(of: Subject) -> dict[str, Arithmetic]:
+    """The same over the smaller formats of keys and values that its engine reads."""
+    return {kv: Arithmetic(attention_rate.name(of.layout, bits), partial(attention_rate.rates, of.layout, bits=bits))
+            for kv, bits in BITS.items() if of.layout == "tile16"}
 
 
 def sample(target: Subject) -> Sample:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cli.forecast import Forecast
 from cli.models import TREE
+from offload.crossover import GUESSES, RIGHT
 from offload.outlook import TYPICAL
 
 GIB = 2**30
@@ -14,7 +15,7 @@ WORTH_SAYING = 1.005  # times as fast
 
 
 def text(of: Forecast) -> str:
-    return "\n".join([_title(of), "", *_ledger(of), "", *_speeds(of), "", *_conclusions(of), ""])
+    return "\n".join([_title(of), "", *_ledger(of), "", *_speeds(of), "", *_kept(of), "", *_conclusions(of), ""])
 
 
 def _title(of: Forecast) -> str:
@@ -35,7 +36,7 @@ def _ledger(of: Forecast) -> Iterator[str]:
 
 def _context(of: Forecast) -> str:
     """Where keys and values begin to count."""
-    found, kv = of.crossings, of.asked.target.of.kv_token
+    found, kv = of.crossings, of.asked.target.of.kv_position(of.outlook.placement.kv)
     long = f", and takes as long to attend to from {found.seconds:,} on" if found.seconds else ""
     view = f"; {found.who} drafting for itself over a view pays from {found.view:,} on" if found.view else ""
     return (f"keys and values: {kv * of.context / GIB:.2f} GiB for {of.context:,} tokens; as large as the weights from "
@@ -62,6 +63,13 @@ def _row(of: Forecast, nodes: int) -> tuple[str, ...]:
     return (str(nodes), _figure(target.seconds), target.limit, "", *(_figure(made.tokens_per_second) for made in found))
 
 
+def _kept(of: Forecast) -> Iterator[str]:
+    """Ways to keep keys and values."""
+    rows = ((way.options, _figure(way.seconds), _figure(way.draft) if way.draft else "", _figure(way.speed)) for way in of.ways)
+    yield from _table((f"at the end of {of.context:,}", "s a pass", "s a draft pass", "tokens/s"), rows)
+    yield f"with --draft self where {RIGHT} of {GUESSES} guesses are right; this plan is of --kv {of.outlook.placement.kv}"
+
+
 def _conclusions(of: Forecast) -> Iterator[str]:
     yield from of.remarks()
     nodes, tokens = TYPICAL
@@ -82,9 +90,12 @@ def as_json(of: Forecast) -> dict[str, Any]:
         "layers": target.of.layers, "layers_in_memory": placed.pinned, "streamed_bytes": placed.streamed,
         "machine": {"ram_bytes": machine.ram, "vram_bytes": machine.vram, "disk_bytes_per_second": machine.disk,
                     "bus_bytes_per_second": machine.bus, "weights_per_second": dict(machine.products),
-                    "attention_bytes_per_second": dict(machine.attention)},
-        "kv_bytes": target.of.kv_token * of.context, "prompt_chunk": of.outlook.demand.prompt - TREE,
-        "crossings": asdict(of.crossings),
+                    "attention_bytes_per_second": dict(machine.attention),
+                    "quantised_bytes_per_second": {kv: dict(rates) for kv, rates in machine.quantised.items()}},
+        "kv_bytes": target.of.kv_position(placed.kv) * of.context, "prompt_chunk": of.outlook.demand.prompt - TREE,
+        "crossings": asdict(of.crossings), "kv": placed.kv,
+        "ways": [{"options": way.options, "kv": way.kv, "view": way.view, "pass_seconds": way.seconds,
+                  "draft_seconds": way.draft, "tokens_per_second": way.speed} for way in of.ways],
         "plain": {"pass_seconds": plain.seconds, "stream_seconds": plain.stream, "arithmetic_seconds": plain.arithmetic,
                   "attention_seconds": plain.attention,
                   "tokens_per_second": 1 / plain.seconds, "limit": plain.limit},

@@ -11,16 +11,19 @@ from offload.errors import TooLittleMemory
 from offload.footprint import Footprint, footprint
 from offload.gguf import Gguf
 from offload.gguf_plan import cell_bytes
+from offload.kept import by_itself
 from offload.plan import Demand, Placement, plan
 from offload.store import Store
 from offload.streamed import resident_bytes
 from specexec.engines.device import SMALL, choose_device
 from specexec.errors import WrongUsage
-from specexec.kv.hierarchical import BITS
+from specexec.kv.hierarchical import BITS, UPPER
 from specexec.kv.retrieval import KINDS
 from specexec.kv.window import Sight
 
 MEANS_ROOM = 1.25  # by which the room for means of keys may be larger than they are
+SMALLER = "int8"  # what auto keeps of keys and values unasked
+SELF = "self"  # the draft's name of the model itself
 LONG = 4  # times the rows of a view: contexts for which a draft gets one without being asked
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
 
@@ -49,11 +52,16 @@ def demand(context: int, tree: int, drafts: int, chunk: int = 0) -> Demand:
 
 
 def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
-    """kv: as --kv names it; auto is bf16, or what alone fits. Raises TooLittleMemory, as bf16 does where nothing fits."""
+    """kv: as --kv names it; auto is bf16, or int8 where it halves most of what a pass reads, or what alone fits.
+
+    Raises TooLittleMemory, as bf16 does where nothing fits.
+    """
     if kv != AUTO:
         return plan(of, ram, replace(wanted, kv=kv))
     try:
-        return plan(of, ram, wanted)
+        placed = plan(of, ram, wanted)
+        faster = not placed.streamed and by_itself(of, wanted.context)
+        return plan(of, ram, replace(wanted, kv=SMALLER)) if faster else placed
     except TooLittleMemory:
         for smaller in BITS:
             with suppress(TooLittleMemory):
@@ -67,12 +75,12 @@ def sizes(store: Store) -> Footprint:
     return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
 
 
-def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO) -> int:
+def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO, kind: str = AUTO) -> int:
     """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers.
 
-    kv: a quantised cache's keys have no means.
+    kind: of the view; all of a cache of eight bits needs no means.
     """
-    means = 0 if kv in BITS else of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
+    means = 0 if kv == SMALLER and kind in (AUTO, UPPER) else of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
     return int(means) + (of.kv_token + of.work_token) * 2 * tree
 
 
@@ -97,7 +105,13 @@ def draft_bytes(draft: Model, options: ModelOptions, context: int) -> int:
         return draft.nbytes + cell_bytes(draft) * context
     of = sizes(draft) if isinstance(draft, Store) else footprint(draft.config, "int8")
     trained = draft.config.get("max_position_embeddings", context)
-    return resident_weights(draft, options) + kept_bytes(of, trained, context, options.tree, options.draft_kv)
+    kind = options.draft_kv
+    return resident_weights(draft, options) + kept_bytes(of, trained, context, options.tree, kind, draft_format(options))
+
+
+def draft_format(options: ModelOptions) -> str:
+    """Of a draft's own keys and values; --draft-kv int4 beside --draft self is the model's view, and no draft's format."""
+    return options.draft_kv if options.draft_kv in BITS and SELF not in options.drafts else "bf16"
 
 
 def resident_weights(draft: Model, options: ModelOptions) -> int:
@@ -110,8 +124,8 @@ def resident_weights(draft: Model, options: ModelOptions) -> int:
     return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)
 
 
-def kept_bytes(of: Footprint, trained: int, context: int, tree: int, kind: str) -> int:
-    """A draft's keys and values, its passes' buffers, and its view of itself if it has one."""
+def kept_bytes(of: Footprint, trained: int, context: int, tree: int, kind: str, kv: str = "bf16") -> int:
+    """A draft's keys and values, its passes' buffers, and its view of itself if it has one. kv: its format."""
     rows = seen(kind, context, trained)
     own = view_bytes(of, rows, tree) if not windowed(kind, context, trained) and stands(kind, rows) else 0
-    return of.kv_token * (rows + 2 * tree) + of.work_token * 2 * tree + own
+    return of.kv_bytes(kv, rows, 2 * tree) + of.work_token * 2 * tree + own

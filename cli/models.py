@@ -29,9 +29,9 @@ class ModelOptions:
 
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
     ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. tree: rows of the largest that a
-    pass over a store checks. draft_kv: what a draft keeps of its context: auto, full, window, retrieval or int4. kv: format of
-    the model's keys and values: auto, bf16, int8 or int4. verbose: llama.cpp may say what it does. cache: a file for the
-    target's keys and values. quiet: nothing is said.
+    pass over a store checks. draft_kv: what a draft keeps of its context: auto, full, window, retrieval, int8 or int4. kv:
+    format of the model's keys and values: auto, bf16, int8 or int4. verbose: llama.cpp may say what it does. cache: a file for
+    the target's keys and values. quiet: nothing is said.
     """
 
     model: str = BUNDLED

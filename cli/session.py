@@ -60,7 +60,7 @@ class Session:
     streamer: Streaming | None = None  # of the target's weights
     longest: int = 0  # positions that the model was trained on
     position_bytes: int = 0  # of the KV cache
-    smaller_kv: str | None = None  # its format, where it alone fitted
+    smaller_kv: str | None = None  # what to say of its format, where nobody asked for it
     kept: KvFile | None = None
 
     @property
@@ -121,7 +121,7 @@ class Session:
         if self.streamer and self.streamer.why_plain:
             yield f"{self.streamer.folder}: {self.streamer.why_plain}, so layers stream through the page cache"
         if self.smaller_kv:
-            yield f"keys and values are {self.smaller_kv}: bf16 does not fit; a smaller --ctx-size may leave room for it"
+            yield self.smaller_kv
         if self.kept:
             yield self.kept.remark
 

@@ -24,6 +24,7 @@ class Machine:
 
     bus: bytes a second from host to device. products: {tokens of a pass: weights a second that they are multiplied with}.
     attention: {queries of a head: bytes of its keys and values a second, as bf16, that they see}; empty where nobody asked.
+    quantised: the same of each smaller format, of as many positions: as if their bytes were bf16's.
     """
 
     ram: int
@@ -32,6 +33,11 @@ class Machine:
     bus: float | None
     products: Mapping[int, float]
     attention: Mapping[int, float] = field(default_factory=dict)
+    quantised: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+
+    def seeing(self, kv: str) -> Mapping[int, float]:
+        """Attention over keys and values of that format."""
+        return self.quantised.get(kv, self.attention)
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,18 @@ class Arithmetic:
     measure: Callable[[Sequence[int]], Mapping[int, float]]
 
 
-def measure(cache: Measured, sample: disk.Sample, arithmetic: Arithmetic, seeing: Arithmetic | None = None) -> Machine:
-    """Takes seconds the first time; what memory is free is looked at each time. seeing: of attention. Raises OffloadError."""
+def measure(
+    cache: Measured, sample: disk.Sample, arithmetic: Arithmetic, seeing: Arithmetic | None = None,
+    quantised: Mapping[str, Arithmetic] | None = None,
+) -> Machine:
+    """Takes seconds the first time; what memory is free is looked at each time. Raises OffloadError.
+
+    seeing: of attention over bf16; quantised: over other formats.
+    """
     read = cache.once(f"disk {sample.mount}", RATE, lambda: dict.fromkeys(RATE, disk.read_rate(sample)))[RATE[0]]
     return Machine(free_memory(), bus.free_vram(), read, _bus(cache), products(cache, arithmetic),
-                   attention(cache, seeing) if seeing else {})
+                   attention(cache, seeing) if seeing else {},
+                   {kv: attention(cache, of) for kv, of in (quantised or {}).items()})
 
 
 def products(cache: Measured, arithmetic: Arithmetic) -> dict[int, float]:

@@ -64,9 +64,9 @@ class Outlook:
         """A pass of one token, at the end of the context."""
         return self.at(self.demand.context)
 
-    def at(self, context: int) -> Prediction:
-        """The same below a context of so many tokens."""
-        return predict(self.of, self.placement, self.machine, 1, context)
+    def at(self, context: int, tokens: int = 1) -> Prediction:
+        """The same below a context of so many tokens, or of a pass of several."""
+        return predict(self.of, self.placement, self.machine, tokens, context)
 
     def speculation(self, nodes: int, tokens: int) -> Speculation:
         """tokens a pass are an assumption: what they will be depends on the draft and on the text."""
@@ -89,7 +89,8 @@ class Outlook:
     def with_processor(self, times: float) -> "Outlook":
         drafts = tuple(replace(draft, products=_faster(draft.products, times)) for draft in self.drafts)
         machine = replace(self.machine, products=_faster(self.machine.products, times),
-                          attention=_faster(self.machine.attention, times))
+                          attention=_faster(self.machine.attention, times),
+                          quantised={kv: _faster(rates, times) for kv, rates in self.machine.quantised.items()})
         return replace(self, machine=machine, drafts=drafts)
 
     def with_products(self, products: Mapping[int, float]) -> "Outlook":

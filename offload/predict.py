@@ -36,11 +36,14 @@ class Prediction:
 def predict(of: Footprint, placed: Placement, machine: Machine, n: int, context: int = 0) -> Prediction:
     """A pass of n tokens below a context of so many."""
     return Prediction(placed.streamed / machine.disk, arithmetic(of.multiplied, machine.products, n),
-                      attention(of.kv_token * context, of.group, machine.attention, n))
+                      attention(of.kv_token * context, of.group, machine.seeing(placed.kv), n))
 
 
 def attention(kv: int, group: int, rates: Mapping[int, float], n: int) -> float:
-    """Seconds in which n tokens see so many bytes of keys and values. group: queries of a token that share a head of them."""
+    """Seconds in which n tokens see so many bytes of keys and values, counted as bf16 whatever they are kept in.
+
+    group: queries of a token that share a head of them.
+    """
     return arithmetic(kv, rates, n * group) if rates and kv else 0.0
 
 

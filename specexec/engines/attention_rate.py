@@ -1,12 +1,14 @@
-"""How many bytes of keys and values a second queries see, by the number of queries that share a head."""
+"""How many bytes of keys and values a second queries see, by the number of queries that share a head, and by format."""
 
 import math
 from collections.abc import Callable, Sequence
+from ctypes import pointer
 
 import torch
 
 from specexec.engines.rate import SECONDS, median
-from specexec.kernels import attention, library, sources
+from specexec.kernels import attention, library, sources, table
+from specexec.kernels.hierarchical import GROUP, Groups
 from specexec.kv.attention import attend
 
 KV_HEADS, DIM = 8, 128  # of an 8B or a 70B model
@@ -14,22 +16,25 @@ ROWS = 32768  # of a cache: 128 MiB, which no processor keeps
 TORCH_ROWS = 4096  # of one that torch reads, which is slow
 
 
-def name(layout: str | None) -> str:
+def name(layout: str | None, bits: int = 16) -> str:
     """Of what `rates` measures: another name wherever the figures may be other ones."""
     threads = f"{torch.get_num_threads()} threads"
     if layout != "tile16":
         return f"torch {torch.__version__}, {threads}"
-    return f"{library.instruction_set()} kernels {sources.version()}, {threads}"
+    return f"{library.instruction_set()} kernels {sources.version()}, {threads}" + (f", {bits} bits" if bits < 16 else "")
 
 
 @torch.inference_mode()
-def rates(layout: str | None, counts: Sequence[int], rows: int | None = None, seconds: float = SECONDS) -> dict[int, float]:
+def rates(
+    layout: str | None, counts: Sequence[int], rows: int | None = None, seconds: float = SECONDS, bits: int = 16,
+) -> dict[int, float]:
     """{n: bytes of keys and values, as bf16, that n queries of each head see in a second} for each n of counts.
 
-    layout: tile16 for the kernels, else torch in fp32. rows: of the cache.
+    layout: tile16 for the kernels, else torch in fp32. rows: of the cache. bits: 16, or 8 or 4 of quantised ones, which the
+    kernels alone read; also then bytes are counted as bf16's.
     """
     rows = rows or (ROWS if layout == "tile16" else TORCH_ROWS)
-    seeing = _kernels(rows) if layout == "tile16" else _plain(rows)
+    seeing = _plain(rows) if layout != "tile16" else _kernels(rows) if bits == 16 else _quantised(rows, bits)
     return {n: 2 * 2 * rows * KV_HEADS * DIM / median(seeing(n), seconds) for n in counts}
 
 
@@ -41,15 +46,31 @@ def _kernels(rows: int) -> Seeing:
     held = attention.empty_cache(KV_HEADS, rows + 64, DIM)
     for part in held:
         part.normal_()
-    struct = attention.struct(*held)
+    return _calls(attention.struct(*held), rows, held)
+
+
+def _quantised(rows: int, bits: int) -> Seeing:
+    groups = Groups.empty(KV_HEADS, rows // GROUP, DIM, bits)
+    for codes in (groups.upper, groups.lower):
+        if codes is not None:
+            codes.random_(0, 256)
+    groups.scales.uniform_(0.05, 0.2)
+    own, told = attention.empty_cache(KV_HEADS, 64, DIM), groups.struct(groups.capacity, bits, False)
+    struct = attention.struct(*own)
+    struct.position, struct.quantised = groups.capacity * GROUP, pointer(told)
+    return _calls(struct, 0, (groups, own, told))
+
+
+def _calls(struct: table.Cache, committed: int, pointed_to: object) -> Seeing:
+    """pointed_to: what lives as long as the struct is used."""
 
     def seeing(n: int) -> Callable[[], object]:
         tokens, group = _tokens(n)
         q, out = torch.randn(tokens, group * KV_HEADS, DIM) / math.sqrt(DIM), torch.empty(tokens, group * KV_HEADS, DIM)
         parents, seen = torch.empty(0, dtype=torch.int32), torch.zeros(tokens, dtype=torch.int32)
 
-        def see(keys_and_values: object = held) -> None:  # which the struct only points to
-            attention.attend(q, struct, rows, parents, seen, out)
+        def see(held: object = pointed_to) -> None:
+            attention.attend(q, struct, committed, parents, seen, out)
 
         return see
 

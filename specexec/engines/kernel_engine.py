@@ -65,6 +65,10 @@ class KernelEngine(WeightsEngine):
         other.blocks, other._room, other._layers = cache, Workspace(self.shape, 1, self.bits), {}
         return other
 
+    def keeping(self, kv: str) -> Self:
+        """Another one, over an empty cache of keys and values in that format."""
+        return self.over(self._blocks(len(self.windows), self.limits, kv))
+
     def _window(self) -> KVCache:
         return BlockWindow(len(self.windows), self.shape.kv_heads, self.shape.head_dim, self.angles.frequencies)
 

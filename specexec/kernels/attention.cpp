@@ -302,7 +302,8 @@ struct Task {
   int64_t first_chunk() const { return whole_from / kChunk; }
   int64_t chunks() const { return (end + kChunk - 1) / kChunk; }
   int64_t gathered_pieces() const { return gathered ? (gathered->blocks + kChunk / kBlock - 1) / (kChunk / kBlock) : 0; }
-  int64_t quantised_pieces() const { return (groups * kGroupRows + kChunk - 1) / kChunk; }
+  int64_t quantised_rows() const { return quantised && quantised->tiles ? quantised->chosen * kSeenRows : groups * kGroupRows; }
+  int64_t quantised_pieces() const { return (quantised_rows() + kChunk - 1) / kChunk; }
   int64_t pieces() const { return quantised_pieces() + gathered_pieces() + std::max<int64_t>(0, chunks() - first_chunk()); }
 
   void piece(int64_t i, const State &s) const {
@@ -314,10 +315,34 @@ struct Task {
   }
 
   void quantised_piece(int64_t i, const State &s) const {
+    if (quantised->tiles) return tiles_piece(i, s);
     const int64_t to = std::min(groups, (i + 1) * (kChunk / kGroupRows));
     for (int64_t g = i * (kChunk / kGroupRows); g < to; g++) {
       if (g < quantised->groups) attend_group(stored(g), g, 0, count, s);
       else made_groups(g, s);
+    }
+  }
+
+  void tiles_piece(int64_t i, const State &s) const {
+    const int32_t *all = quantised->tiles + kv_head * quantised->chosen;
+    const int64_t end = std::min(quantised->chosen, (i + 1) * (kChunk / kSeenRows));
+    for (int64_t from = i * (kChunk / kSeenRows); from < end; from += kBlock / kSeenRows) {
+      Group of[kBlock / kSeenRows];
+      int64_t tiles[kBlock / kSeenRows], held = 0;
+      for (int64_t at = from; at < std::min(end, from + kBlock / kSeenRows); at++)
+        if (all[at] >= 0) tiles[held] = all[at], of[held++] = stored(all[at] / kGroupSeen);
+      const Tiled some{of, tiles, held};
+      if (held && quantised->bits == 8) tiles_all<kAttendRows, 8>(some, rows(), q.data(), from_group.data(), s);
+      else if (held) tiles_all<kAttendRows, 4>(some, rows(), q.data(), from_group.data(), s);
+    }
+  }
+
+  template <int R, int Bits>
+  void tiles_all(const Tiled &some, int64_t rows, const float *const *asked, const int64_t *from, const State &s) const {
+    int64_t r = 0;
+    for (; r + R <= rows; r += R) tiled_rows<R, Bits>(some, head.dim, asked + r, from + r, s.at(r));
+    if constexpr (R > 1) {
+      if (r < rows) tiles_all<(R > 8 ? 8 : R / 2), Bits>(some, rows - r, asked + r, from + r, s.at(r));
     }
   }
 
@@ -466,7 +491,7 @@ static void attend(const SpecexecAttention *what, const SpecexecCache *over, con
     for (int64_t i = 0; i < pass->n; i += step) tasks.emplace_back(*what, *over, *pass, queries, h, i, std::min(i + step, pass->n));
   const int threads = pass->threads;
   const double work = double(pass->n) * double(what->heads * over->dim) * double(pass->committed + pass->n + kBlock * (over->gathered ? over->gathered->blocks : 0) +
-             kGroupRows * (over->quantised ? over->quantised->groups : 0));
+             (over->quantised ? over->quantised->tiles ? kSeenRows * over->quantised->chosen : kGroupRows * over->quantised->groups : 0));
   if (threads > 1 && work > kAttendWorthWaking && int64_t(tasks.size()) < 3 * threads && tasks[0].pieces() > 1)
     return split_tasks(tasks, threads);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && work > kAttendWorthWaking)

@@ -14,13 +14,16 @@
 
 namespace specexec::SPECEXEC_ISA {
 
-constexpr int64_t kGroupRows = 128, kGroupBlocks = 2;
+constexpr int64_t kGroupRows = 128, kGroupBlocks = 2, kSeenRows = 16, kGroupSeen = kGroupRows / kSeenRows;
 
 struct Group {
   const uint8_t *upper, *lower;  // [2][2][dim * 32]; lower: null where there is none
   const uint16_t *scales;        // fp16: scale[dim] and zero[dim] of keys, scale[128] and zero[128] of values
   static int64_t bytes(int64_t dim) { return kGroupRows * dim; }
   static int64_t numbers(int64_t dim) { return 2 * dim + 2 * kGroupRows; }
+  // of a tile of 16 rows: where its keys begin, and the first of its values, which come by 16 channels
+  static int64_t keys_of(int64_t tile, int64_t dim) { return tile / 4 * dim * 64 + tile % 4 * dim * 8; }
+  static int64_t values_of(int64_t tile, int64_t dim) { return tile / 4 * dim * 64 + dim * 32 + tile % 4 * 128; }
 };
 
 INLINE float from_half(uint16_t h) {

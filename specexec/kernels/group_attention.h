@@ -56,9 +56,10 @@ template <int Bits> INLINE void codes(const uint8_t *upper, const uint8_t *lower
   }
 }
 
-// take(t, r, product) for T tiles of 16 lanes each, `units` times 8 codes a lane
+// take(t, r, product) for T tiles of 16 lanes each, `units` times 8 codes a lane; a tile has room for `room` units
 template <int R, int T, int Bits, class Take>
-INLINE void products(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_t *lower, int64_t units, int64_t ahead, Take take) {
+INLINE void products(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_t *lower, int64_t units, int64_t room, int64_t ahead,
+                     Take take) {
   constexpr int L = kLimbs<Bits>;
   I acc[L][T][R];
   for (int l = 0; l < L; l++)
@@ -67,7 +68,7 @@ INLINE void products(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_
   for (int64_t u = 0; u < units; u++) {
     B even[T], odd[T];
     for (int t = 0; t < T; t++) {
-      const int64_t at = (t * units + u) * 64;
+      const int64_t at = (t * room + u) * 64;
       codes<Bits>(upper + at, lower + at, even[t], odd[t]);
       prefetch(upper + at + ahead);
       if constexpr (Bits == 8) prefetch(lower + at + ahead);
@@ -108,16 +109,16 @@ static void ask_keys(const Group &g, const float *const *q, int64_t dim, Asked<R
   }
 }
 
-// The weights of a block of 64 keys under its values' scales.
+// The weights of `count` keys, the group's from `from` on, under its values' scales.
 template <int R, int Bits>
-static void ask_values(const Group &g, int64_t block, int64_t dim, const float *weights, Asked<R, Bits> &x) {
+static void ask_values(const Group &g, int64_t from, int64_t count, int64_t dim, const float *weights, Asked<R, Bits> &x) {
   float scaled[kBlock];
-  const uint16_t *scales = g.scales + 2 * dim + block * kBlock;
-  x.count = kBlock;
+  const uint16_t *scales = g.scales + 2 * dim + from;
+  x.count = count;
   for (int r = 0; r < R; r++) {
     F offset = zero();
-    for (int64_t k = 0; k < kBlock; k += 16) {
-      const F scale = halves(scales + k), of = load(weights + r * kBlock + k);
+    for (int64_t k = 0; k < count; k += 16) {
+      const F scale = halves(scales + k), of = load(weights + r * count + k);
       store(scaled + k, mul(of, scale));
       offset = fma(of, fma(scale, set(kMiddle<Bits>), halves(scales + kGroupRows + k)), offset);
     }
@@ -138,18 +139,63 @@ static void group_rows(const Group &g, int64_t start, int64_t dim, const float *
     const uint8_t *upper = g.upper + 2 * b * part, *lower = g.lower + 2 * b * part;
     float scores[R * kBlock];
     for (int64_t t = 0; t < 4; t += T)
-      products<R, T, Bits>(keys, upper + t * dim * 8, lower + t * dim * 8, dim / 8, part, [&](int i, int r, F sum) {
+      products<R, T, Bits>(keys, upper + t * dim * 8, lower + t * dim * 8, dim / 8, dim / 8, part, [&](int i, int r, F sum) {
         store(scores + r * kBlock + (t + i) * 16, fma(sum, set(keys.scale[r]), set(keys.offset[r])));
       });
     for (int r = 0; r < R; r++) {
       for (int64_t k = 0; k < std::min(first[r] - start, kBlock); k++) scores[r * kBlock + k] = 2 * kNever;
       soften(scores + r * kBlock, s.at(r));
     }
-    ask_values<R, Bits>(g, b, dim, scores, values);
+    ask_values<R, Bits>(g, b * kBlock, kBlock, dim, scores, values);
     upper += part, lower += part;
     for (int64_t t = 0; t < dim / 16; t += kValueTiles)
-      products<R, kValueTiles, Bits>(values, upper + t * 512, lower + t * 512, 8, part, [&](int i, int r, F sum) {
+      products<R, kValueTiles, Bits>(values, upper + t * 512, lower + t * 512, 8, 8, part, [&](int i, int r, F sum) {
         float *to = s.mix + r * s.dim + (t + i) * 16;
+        store(to, fma(sum, set(values.scale[r]), add(load(to), set(values.offset[r]))));
+      });
+  }
+}
+
+// Tiles of 16 rows, of any groups, four of which make a block.
+struct Tiled {
+  const Group *groups;  // that of each
+  const int64_t *tiles;  // rows / 16, of all
+  int64_t count;
+  int64_t in_group(int64_t i) const { return tiles[i] % kGroupSeen; }
+  // bytes from the codes of tile i to those of the next one
+  int64_t ahead(int64_t i, int64_t dim) const {
+    if (i + 1 >= count) return 0;
+    return groups[i + 1].upper - groups[i].upper + Group::keys_of(in_group(i + 1), dim) - Group::keys_of(in_group(i), dim);
+  }
+};
+
+template <int R, int Bits>
+static void tiled_rows(const Tiled &all, int64_t dim, const float *const *q, const int64_t *first, const State &s) {
+  if (*std::min_element(first, first + R) >= (all.tiles[all.count - 1] + 1) * kSeenRows) return;
+  float scores[R * kBlock];
+  std::fill_n(scores, R * kBlock, 2 * kNever);
+  Asked<R, Bits> keys, values;
+  for (int64_t i = 0; i < all.count; i++) {
+    const Group &g = all.groups[i];
+    if (!i || g.upper != all.groups[i - 1].upper) ask_keys<R, Bits>(g, q, dim, keys);
+    const int64_t at = Group::keys_of(all.in_group(i), dim);
+    products<R, 1, Bits>(keys, g.upper + at, g.lower + at, dim / 8, dim / 8, all.ahead(i, dim), [&](int, int r, F sum) {
+      store(scores + r * kBlock + i * kSeenRows, fma(sum, set(keys.scale[r]), set(keys.offset[r])));
+    });
+    const int64_t start = all.tiles[i] * kSeenRows;
+    for (int r = 0; r < R; r++)
+      for (int64_t k = 0; k < std::min(first[r] - start, kSeenRows); k++) scores[r * kBlock + i * kSeenRows + k] = 2 * kNever;
+  }
+  for (int r = 0; r < R; r++) soften(scores + r * kBlock, s.at(r));
+  for (int64_t i = 0; i < all.count; i++) {
+    const Group &g = all.groups[i];
+    const int64_t tile = all.in_group(i), at = Group::values_of(tile, dim);
+    float weights[R * kSeenRows];
+    for (int r = 0; r < R; r++) std::copy_n(scores + r * kBlock + i * kSeenRows, kSeenRows, weights + r * kSeenRows);
+    ask_values<R, Bits>(g, tile * kSeenRows, kSeenRows, dim, weights, values);
+    for (int64_t t = 0; t < dim / 16; t++)
+      products<R, 1, Bits>(values, g.upper + at + t * 512, g.lower + at + t * 512, 2, 8, all.ahead(i, dim), [&](int, int r, F sum) {
+        float *to = s.mix + r * s.dim + t * 16;
         store(to, fma(sum, set(values.scale[r]), add(load(to), set(values.offset[r]))));
       });
   }

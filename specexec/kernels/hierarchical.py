@@ -48,11 +48,23 @@ class Groups:
             new[:, : self.capacity] = old
         return larger
 
-    def struct(self, groups: int, bits: int, follows: bool) -> table.Quantised:
-        """groups: that are there. bits: that are read. follows: as kernels.h has it."""
+    def struct(self, groups: int, bits: int, follows: bool, tiles: torch.Tensor | None = None) -> table.Quantised:
+        """groups: that are there. bits: that are read. follows, tiles (int32[kv_heads, chosen]): as kernels.h has them."""
         lower = self.lower.data_ptr() if self.lower is not None else None
+        at, chosen = (None, 0) if tiles is None else (tiles.data_ptr(), tiles.shape[1])
         return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.capacity, groups, self.head_dim, bits,
-                               follows)
+                               follows, at, chosen)
+
+    def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
+        """fp32[kv_heads, last - first, dim]: of chunks first..last - 1 of `chunk` rows, whole tiles, by the upper nibbles."""
+        heads, dim = len(self.upper), self.upper.shape[2] // GROUP
+        of = slice(first * chunk // GROUP, -(-last * chunk // GROUP))
+        tiles = self.upper[:, of].view(heads, -1, 2, 2, 32 * dim)[:, :, :, 0].reshape(heads, -1, 8, dim // 8, 16, 4)
+        halves = torch.stack(((tiles & 15).sum(4, dtype=torch.int32), (tiles >> 4).sum(4, dtype=torch.int32)), 4)
+        scale, zero = self.scales[:, of, None, : 2 * dim].float().chunk(2, -1)
+        means = (halves.flatten(3) / 16 * scale + zero).flatten(1, 2)  # of tiles
+        start = of.start * GROUP // chunk
+        return means.view(heads, -1, chunk // 16, dim).mean(2)[:, first - start : last - start]
 
     def parts(self) -> list[torch.Tensor]:
         """What there is of it."""

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 4
+#define SPECEXEC_ABI 5
 
 extern "C" {
 
@@ -44,6 +44,8 @@ struct SpecexecQuantised {
   int64_t capacity, groups, head_dim;  // groups: those that are there
   int32_t bits, follows;    // bits: that are read, 4 or 8. follows: a query sees all whole groups before its own as quantised,
                             // made on the way of those that are not there; else those that are there
+  const int32_t *tiles;     // null, or with follows 0: [kv_heads][chosen], the only rows that are seen, / 16, in order of position;
+  int64_t chosen;           // -1 fills up
 };
 
 // One layer's rows of keys and values: the committed ones, then the tree's. dim is padded to 32 with zeros.

@@ -59,8 +59,7 @@ class HierarchicalCache(BlockCache):
 
     def truncate(self, length: int) -> int:
         """Rows that are quantised only are kept by whole groups."""
-        border = length if length >= min(self.start, self.length) else length // GROUP * GROUP
-        kept = super().truncate(border)
+        kept = super().truncate(border(length, self.length, self.start))
         if kept // GROUP < self.made or kept < self.start:
             self.made, self.start = kept // GROUP, min(self.start, kept // GROUP * GROUP)
             self.describe()
@@ -70,8 +69,14 @@ class HierarchicalCache(BlockCache):
         raise NotImplementedError("its rows are never a view's tail")
 
     def view(self, kind: str) -> KVCache:
+        from specexec.kv.retrieval import KINDS
+        from specexec.kv.upper import UpperGathering
+
+        if kind in KINDS:
+            return UpperGathering(self, KINDS[kind])
         if kind != UPPER or self.bits != BITS["int8"]:
-            hint = "--draft-kv int4" if self.bits == BITS["int8"] else "--kv int8, or another draft"
+            others = f"--draft-kv {', '.join(KINDS)}"
+            hint = f"{others}, or int4" if self.bits == BITS["int8"] else f"{others}, or --kv int8"
             raise WrongUsage(f'a KV cache of {self.bits} bits has no view "{kind}".', hint=hint)
         return UpperView(self)
 
@@ -98,7 +103,12 @@ class HierarchicalCache(BlockCache):
         self.describe()
 
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
-        raise NotImplementedError("nothing is chosen among quantised rows")
+        """Of quantised rows those of their upper nibbles."""
+        start = self.start // chunk
+        parts = [self.groups[layer].mean_keys(first, min(last, start), chunk)] if first < start else []
+        if last > start:
+            parts.append(super().mean_keys(layer, max(first, start) - start, last - start, chunk))
+        return torch.cat(parts, 1)
 
     def _compress(self, survivors: int) -> None:
         """All whole groups are stored, and the rows before the last of them leave the buffer."""
@@ -135,8 +145,7 @@ class UpperView(OverBlocks["HierarchicalCache"]):
         return self._fresh().nbytes
 
     def truncate(self, length: int) -> int:
-        quantised = length < min(self.length, self.base.start)
-        return super().truncate(length // GROUP * GROUP if quantised else length)
+        return super().truncate(border(length, self.length, self.base.start))
 
     def doubt(self) -> None:
         """It sees all there is."""
@@ -155,6 +164,11 @@ class UpperView(OverBlocks["HierarchicalCache"]):
         self._tail.gathered = [attention.gathered(*of_layer, eights, base.start) for of_layer in kv]
         self._held = [eights, kv, list(base.groups)]
         self._tail.describe()
+
+
+def border(length: int, held: int, start: int) -> int:
+    """What is left of `held` rows, of which those before `start` go by whole groups, when `length` are to be kept."""
+    return length // GROUP * GROUP if length < min(held, start) else length
 
 
 def _all_eights(rows: int, kv_heads: int) -> torch.Tensor:

@@ -2,21 +2,22 @@
 
     python -m tests.benchmarks.quantised_kv [--only perplexity acceptance] [--stories 100] [--tokens 2000]
 
-perplexity: dev stories one after another, in windows of the model's context, as quantised_perplexity.py reads them; layers are
+perplexity: dev stories one after another, in windows of the model's context, as `bench --quality` reads texts; layers are
 int8, activations of 16 bits. acceptance: the bundled model writes on from the long novel at temperature 0 and 1, with its own
 int8 KV cache; its picks beside those of its upper nibbles, alone and among four. One line of JSON comes last.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from cli.build import ModelOptions, open_session
 from cli.interrupt import Interrupt
+from cli.quality import judge, windows
 from cli.session import AnswerOptions
 from offload.folder import Folder
 from specexec.drafters.grow import Grow
@@ -27,21 +28,12 @@ from specexec.kv.hierarchical import UPPER
 from specexec.sampling import Sampling
 from specexec.tree import ROOT
 from tests import quantised
-from tests.benchmarks.long_context import NOVEL, texts
+from tests.benchmarks.long_context import NOVEL
 from tests.benchmarks.perplexity import MODELS, dev_stories
-from tests.benchmarks.quantised_perplexity import Text, judge
+from tests.benchmarks.view_knowledge import texts
 
-FORMATS = ("bf16", "int8", "int4")
 PARTS = ("perplexity", "acceptance")
 SIBLINGS = 4
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    model: str
-    kv: str
-    perplexity: float
-    over_bf16: float
 
 
 @dataclass(frozen=True)
@@ -54,23 +46,16 @@ class Acceptance:
     among: float
 
 
-def joined(folder: Path, stories: Sequence[str], length: int) -> list[Text]:
-    """Texts of `length` tokens, stories one behind the other: most of each lies in groups."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    ids = [token for story in stories for token in tokenizer.encode(story)]
-    return [Text(ids[at : at + length], 1) for at in range(0, len(ids) - length, length)]
-
-
-def perplexities(chosen: argparse.Namespace) -> list[Perplexity]:
+def perplexities(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """Stories one behind the other: most of each window lies in groups."""
     cells = []
     for path in (MODELS[0], MODELS[2]):
-        config = Folder(path).config
-        scored, found = joined(path, dev_stories()[: chosen.stories], config["max_position_embeddings"] - 1), {}
-        for kv in FORMATS:
-            engine = quantised.engine(path, "int8", 16, vocabulary=config["vocab_size"], kv=kv)
-            found[kv], _ = judge(engine, scored)
-            cells.append(Perplexity(path.name, kv, found[kv], found[kv] / found["bf16"] - 1))
-            print(cells[-1], flush=True)
+        config, tokenizer = Folder(path).config, PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json"))
+        ids = [token for story in dev_stories()[: chosen.stories] for token in tokenizer.encode(story)]
+        engine = quantised.engine(path, "int8", 16, vocabulary=config["vocab_size"])
+        found = judge(engine, windows(ids, [], config["max_position_embeddings"] - 1))
+        cells += [{"model": path.name, **asdict(cell)} for cell in found]
+        print(*cells[-len(found) :], sep="\n", flush=True)
     return cells
 
 
@@ -92,7 +77,7 @@ class Counted(Same):
         super().learn(lessons)
 
 
-def acceptances(chosen: argparse.Namespace) -> list[Acceptance]:
+def acceptances(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     session = open_session(ModelOptions(drafts=("none",), quant="int8", kv="int8"), Interrupt())
     session = replace(session, eos=frozenset())
     assert isinstance(session.target, KernelEngine)
@@ -109,7 +94,7 @@ def acceptances(chosen: argparse.Namespace) -> list[Acceptance]:
             if len(seen) >= chosen.tokens:
                 break
         first, among = (sum(column) / len(seen) for column in zip(*seen, strict=True))
-        cells.append(Acceptance(temperature, len(seen), first, among))
+        cells.append(asdict(Acceptance(temperature, len(seen), first, among)))
         print(cells[-1], flush=True)
     return cells
 
@@ -124,7 +109,7 @@ def main() -> None:
     parser.add_argument("--answer", type=int, default=200, help="tokens of an answer")
     parser.add_argument("--text", type=Path, default=NOVEL)
     chosen = parser.parse_args()
-    found = {name: [asdict(cell) for cell in part(chosen)]  # type: ignore[operator]
+    found = {name: part(chosen)  # type: ignore[operator]
              for name, part in zip(PARTS, (perplexities, acceptances), strict=True) if name in chosen.only}
     print(json.dumps(found))
 

@@ -28,7 +28,7 @@ from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kernels import library, rows
 from specexec.kv.dense import DenseCache
-from specexec.tree import ROOT, DraftTree
+from specexec.perplexity import nats
 from tests.benchmarks import outliers
 from tests.benchmarks.perplexity import MODELS, WINDOW, dev_stories
 
@@ -99,23 +99,9 @@ def engine(folder: Folder, kind: str, bits: int, head: str) -> TreeEngine:
     return KernelEngine(config, weights, config.vocab_size, bits)
 
 
-def nats(target: TreeEngine, ids: Sequence[int]) -> float:
-    """-log probability of ids[1:], each after all before it."""
-    tree = DraftTree(tuple(ids[:-1]), tuple(range(ROOT, len(ids) - 2)), (0.0,) * (len(ids) - 1), ("text",) * (len(ids) - 1))
-    wanted, total = torch.tensor(ids[1:]), 0.0
-
-    def reader(first: int, logits: torch.Tensor) -> None:
-        nonlocal total
-        total += functional.cross_entropy(logits.double(), wanted[first : first + len(logits)], reduction="sum").item()
-
-    target.sync([])
-    target.forward(tree, reader)
-    return total
-
-
 def judge(target: TreeEngine, stories: Sequence[Text]) -> tuple[float, float]:
     """(perplexity, bits a character)."""
-    spent = sum(nats(target, story.ids) for story in stories)
+    spent = sum(float(nats(target, story.ids).sum()) for story in stories)
     tokens = sum(len(story.ids) - 1 for story in stories)
     return math.exp(spent / tokens), spent / math.log(2) / sum(story.characters for story in stories)
 

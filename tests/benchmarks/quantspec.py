@@ -23,7 +23,7 @@ from specexec.kv.blocks import BlockCache
 from specexec.kv.hierarchical import UPPER, HierarchicalCache
 from tests.benchmarks.budget import interval
 from tests.benchmarks.kernel_model import Random
-from tests.benchmarks.long_context import SHAPE, chain, fill
+from tests.benchmarks.tier_passes import SHAPE, chain, fill
 from tests.benchmarks.timing import alternate, elsewhere
 
 
@@ -34,9 +34,9 @@ def bf16(engine: KernelEngine, context: int) -> KernelEngine:
     return made
 
 
-def int8(engine: KernelEngine, context: int) -> tuple[KernelEngine, KernelEngine]:
-    """(the target, its draft), over random groups, and rows of 0 in the buffer."""
-    cache = HierarchicalCache(len(engine.windows), engine.shape.kv_heads, engine.shape.head_dim, 8, context + GROUP)
+def quantised(engine: KernelEngine, context: int, bits: int) -> KernelEngine:
+    """Over random groups, and rows of 0 in the buffer."""
+    cache = HierarchicalCache(len(engine.windows), engine.shape.kv_heads, engine.shape.head_dim, bits, context + GROUP)
     made = engine.over(cache)
     for start in range(0, context, GROUP):
         some = tokens(context)[start : start + GROUP]
@@ -44,10 +44,18 @@ def int8(engine: KernelEngine, context: int) -> tuple[KernelEngine, KernelEngine
         cache.admit(some, range(-1, len(some) - 1))
         cache.rebase(range(len(some)))
     for groups in cache.groups:
-        assert groups.lower is not None
-        groups.upper.random_(0, 256), groups.lower.random_(0, 256), groups.scales.uniform_(0.05, 0.2)
+        for codes in (groups.upper, groups.lower):
+            if codes is not None:
+                codes.random_(0, 256)
+        groups.scales.uniform_(0.05, 0.2)
     made.sync(tokens(context))
-    draft = made.over(cache.view(UPPER))
+    return made
+
+
+def int8(engine: KernelEngine, context: int) -> tuple[KernelEngine, KernelEngine]:
+    """(the target, its draft)"""
+    made = quantised(engine, context, 8)
+    draft = made.over(made.cache.view(UPPER))
     draft.sync(tokens(context))
     return made, draft
 

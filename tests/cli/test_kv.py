@@ -7,14 +7,14 @@ import pytest
 
 from cli.build import open_session
 from cli.interrupt import Interrupt
-from cli.ledger import planned, sizes
-from cli.models import TREE, ModelOptions
+from cli.ledger import draft_bytes, planned, sizes
+from cli.models import TREE, ModelOptions, find, opened
 from offload.errors import TooLittleMemory
 from offload.footprint import KV_GROUP, Footprint, footprint
 from offload.plan import Demand
 from offload.store import Store
 from specexec.drafters.grow import Grow
-from specexec.drafters.model import unread
+from specexec.drafters.model import ModelExpander, unread
 from specexec.drafters.same import Same
 from specexec.kernels.hierarchical import GROUP
 from specexec.kv.hierarchical import BITS, HierarchicalCache, UpperView
@@ -53,6 +53,35 @@ def test_the_cache_is_what_was_asked_for(kv: str, bits: int) -> None:
     assert list(session.remarks) == []
 
 
+@pytest.mark.parametrize(("kv", "draft_kv"), [("int8", "retrieval"), ("int8", "window"), ("int4", "auto"), ("int4", "window")])
+def test_rows_are_chosen_among_quantised_ones_too(specexec: Specexec, kv: str, draft_kv: str) -> None:
+    own = ("--draft", "self", "--draft-kv", draft_kv, "--budget", "8")
+    assert len({said(specexec, "--quant", "int8", "--kv", kv, *draft) for draft in (("--draft", "none"), own)}) == 1
+
+
+@pytest.mark.parametrize("kv", list(BITS))
+def test_a_draft_keeps_keys_and_values_of_its_own_in_fewer_bits(kv: str) -> None:
+    drafter = open_session(ModelOptions(drafts=("bundled",), draft_kv=kv), Interrupt()).drafter
+    assert isinstance(drafter, Grow)
+    draft = drafter.expanders[0]
+    assert isinstance(draft, ModelExpander)
+    assert isinstance(draft.engine.cache, HierarchicalCache)
+    assert draft.engine.cache.bits == BITS[kv]
+
+
+def test_which_changes_no_text(specexec: Specexec) -> None:
+    formats = (("--draft-kv", kv, "--budget", "8") for kv in ("auto", *BITS))
+    assert len({said(specexec, *given) for given in formats}) == 1
+
+
+def test_the_ledger_knows_the_draft_s_format() -> None:
+    draft = opened(find("bundled", "draft"))
+    taken = {kv: draft_bytes(draft, ModelOptions(draft_kv=kv), 1024) for kv in ("full", "int8", "int4")}
+    assert taken["int4"] < taken["int8"] < taken["full"]
+    beside = ModelOptions(drafts=("self", "bundled"), draft_kv="int4")
+    assert draft_bytes(draft, beside, 1024) == draft_bytes(draft, ModelOptions(), 1024), "the view's, and no draft's own"
+
+
 def test_a_draft_of_its_own_reads_the_upper_half_by_itself() -> None:
     drafter = open_session(ModelOptions(drafts=("self",), quant="int8", kv="int8"), Interrupt()).drafter
     assert isinstance(drafter, Grow)
@@ -63,10 +92,12 @@ def test_a_draft_of_its_own_reads_the_upper_half_by_itself() -> None:
 
 @pytest.mark.parametrize(("given", "named", "hint"), [
     (("--kv", "int8"), "needs quantised weights", "--quant int8"),
-    (("--kv", "int8", "--quant", "int8", "--draft", "self", "--draft-kv", "retrieval"), "no view", "--draft-kv int4"),
-    (("--kv", "int4", "--quant", "int8", "--draft", "self"), "no view", "--kv int8"),
-    (("--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "int8 KV cache", "--kv int8 --draft-kv int4"),
-    (("--draft-kv", "int4", "--kv", "int8", "--quant", "int8"), "int8 KV cache", "--draft self"),
+    (("--kv", "int4", "--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "int8 KV cache", "--kv int8"),
+    (("--kv", "bf16", "--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "int8 KV cache", "--kv int8"),
+    (("--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "no view", "retrieval"),
+    (("--kv", "int8", "--quant", "int8", "--draft", "self", "--draft-kv", "int8"), "no draft", "retrieval"),
+    (("--draft", "lookup", "--draft-kv", "int8"), "no model drafts", "a smaller model"),
+    (("--draft-kv", "int4", "--dtype", "fp32"), "kernels", "--draft-kv auto"),
     (("--kv", "int3"), "int3", "--help"),
     (("-ctk", "q8_0"), "-ctk", "--kv int8"),
 ])

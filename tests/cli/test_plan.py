@@ -53,7 +53,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for form in quick[1:]:
         products(cache, form)
     for layout in (LAYOUT, "rowmajor"):
-        attention(cache, Arithmetic(attention_rate.name(layout), partial(attention_rate.rates, layout, rows=256, seconds=0.01)))
+        for bits in (16, 8, 4) if layout == "tile16" else (16,):
+            quick_one = partial(attention_rate.rates, layout, rows=256, seconds=0.01, bits=bits)
+            attention(cache, Arithmetic(attention_rate.name(layout, bits), quick_one))
     return home
 
 
@@ -183,7 +185,7 @@ def test_figures_follow_from_what_was_measured(llama: Path, specexec: Specexec) 
 
 
 def test_a_longer_context_takes_longer_and_says_where_it_begins_to_count(one_b: Path, specexec: Specexec) -> None:
-    found = [planned(specexec, str(one_b), "--ctx-size", str(size)) for size in (4096, 16384, 65536)]
+    found = [planned(specexec, str(one_b), "--kv", "bf16", "--ctx-size", str(size)) for size in (4096, 16384, 65536)]
     of = footprint(LLAMA_1B, "nf4")
     assert [made["kv_bytes"] for made in found] == [of.kv_token * size for size in (4096, 16384, 65536)]
     took = [made["plain"]["attention_seconds"] for made in found]

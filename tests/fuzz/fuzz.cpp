@@ -20,6 +20,7 @@ namespace specexec::SPECEXEC_ISA {
 void fill_linear(Kernels &);
 void fill_attention(Kernels &);
 void fill_rows(Kernels &);
+void fill_hierarchical(Kernels &);
 }
 
 using specexec::Kernels;
@@ -292,7 +293,7 @@ struct Cache {
   Buffer<uint16_t> keys, values;
   Cache(int64_t h, int64_t d, int64_t rows, uint16_t fill)
       : kv_heads(h), dim(d), capacity((rows + 63) / 64 * 64), keys(h * capacity * d, fill), values(h * capacity * d, fill) {}
-  SpecexecCache call() { return {keys.get(), values.get(), capacity, kv_heads, dim}; }
+  SpecexecCache call() { return {keys.get(), values.get(), capacity, kv_heads, dim, 0, nullptr, nullptr}; }
   uint16_t &key(int64_t h, int64_t row, int64_t d) {
     return keys[h * capacity * dim + row / 16 * 16 * dim + d / 2 * 32 + row % 16 * 2 + d % 2];
   }
@@ -382,11 +383,25 @@ struct Asked {  // one attention, its n queries the last of the tree's t rows (t
   Asked(int64_t h, int64_t d, int64_t c, int64_t tree, int64_t count)
       : heads(h), head_dim(d), committed(c), t(tree), n(count), parents(tree), first(count), q(n * h * whole32(d)),
         out(n * h * d, NAN), sums(n * h, NAN) {}
-  void run(Cache &cache, int32_t threads, bool sum) {
+  void run(Cache &cache, int32_t threads, bool sum) { run(cache.call(), threads, sum); }
+  void run(const SpecexecCache &over, int32_t threads, bool sum) {
     const SpecexecAttention call{q.get(), out.get(), maybe(sums, sum), heads, head_dim};
     const SpecexecPass pass{parents.get(), first.get(), committed, t, n, threads};
-    const auto over = cache.call();
     kernels.attend(&call, &over, &pass);
+  }
+  void grow(int64_t start) {  // queries, a tree, and a window or none; start: position of the first row
+    const int64_t dim = whole32(head_dim), reach = chance(0.3) ? 1 : number(1, t + 1);
+    const int64_t window = chance(0.4) ? number(1, start + committed + 20) : 0;
+    for (int64_t i = 0; i < q.size(); i++) q[i] = i % dim < head_dim ? 2 * normal() / std::sqrt(float(head_dim)) : 0;
+    std::vector<int64_t> depth(static_cast<size_t>(t));
+    for (int64_t r = 0; r < t; r++) {
+      parents[r] = int32_t(std::max<int64_t>(-1, r - number(1, reach)));
+      depth[size_t(r)] = parents[r] < 0 ? 0 : depth[size_t(parents[r])] + 1;
+    }
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t position = start + committed + (t ? depth[size_t(t - n + i)] : number(0, 60));
+      first[i] = window ? int32_t(std::max<int64_t>(0, position + 1 - window)) : 0;
+    }
   }
   std::vector<int64_t> rows(int64_t i) {  // what query i sees, in order of position
     std::vector<int64_t> path;
@@ -397,15 +412,27 @@ struct Asked {  // one attention, its n queries the last of the tree's t rows (t
   }
 };
 
-void check_attention(Asked &a, Cache &cache, bool sum, int64_t i, int64_t h) {
-  const int64_t kv = h / (a.heads / cache.kv_heads), dim = cache.dim;
-  std::vector<int64_t> seen = a.rows(i);
-  seen.erase(seen.begin(), seen.begin() + std::min<int64_t>(a.first[i], int64_t(seen.size())));
+struct Row {  // of one head
+  std::vector<double> key, value;
+};
+
+Row row_of(Cache &cache, int64_t kv, int64_t row) {
+  Row made;
+  for (int64_t d = 0; d < cache.dim; d++)
+    made.key.push_back(from_bf16(cache.key(kv, row, d))), made.value.push_back(from_bf16(cache.value(kv, row, d)));
+  return made;
+}
+
+// between: what may be lost of a score, and of a value of the largest size
+void check_rows(Asked &a, const std::vector<Row> &seen, bool sum, int64_t i, int64_t h, double between) {
   if (seen.empty()) return;  // of which kernels.h says nothing
+  const int64_t dim = whole32(a.head_dim);
   std::vector<double> scores, mix(size_t(a.head_dim), 0.0);
-  for (int64_t row : seen) {
+  double size = 0;
+  for (const Row &row : seen) {
     double s = 0;
-    for (int64_t d = 0; d < dim; d++) s += double(a.q[(i * a.heads + h) * dim + d]) * from_bf16(cache.key(kv, row, d));
+    for (int64_t d = 0; d < dim; d++) s += double(a.q[(i * a.heads + h) * dim + d]) * row.key[size_t(d)];
+    for (int64_t d = 0; d < a.head_dim; d++) size = std::max(size, std::fabs(row.value[size_t(d)]));
     scores.push_back(s);
   }
   const double most = *std::max_element(scores.begin(), scores.end());
@@ -413,11 +440,19 @@ void check_attention(Asked &a, Cache &cache, bool sum, int64_t i, int64_t h) {
   for (size_t k = 0; k < seen.size(); k++) {
     const double w = std::exp(scores[k] - most);
     total += w;
-    for (int64_t d = 0; d < a.head_dim; d++) mix[size_t(d)] += w * from_bf16(cache.value(kv, seen[k], d));
+    for (int64_t d = 0; d < a.head_dim; d++) mix[size_t(d)] += w * seen[k].value[size_t(d)];
   }
   for (int64_t d = 0; d < a.head_dim; d++)
-    check(std::fabs(a.out[(i * a.heads + h) * a.head_dim + d] - mix[size_t(d)] / total) <= 3e-5, "an attention");
-  if (sum) check(std::fabs(a.sums[i * a.heads + h] - most - std::log(total)) <= 3e-5 * (1 + std::fabs(most)), "a log sum exp");
+    check(std::fabs(a.out[(i * a.heads + h) * a.head_dim + d] - mix[size_t(d)] / total) <= 3e-5 + between * size, "an attention");
+  if (sum)
+    check(std::fabs(a.sums[i * a.heads + h] - most - std::log(total)) <= 3e-5 * (1 + std::fabs(most)) + between, "a log sum exp");
+}
+
+void check_attention(Asked &a, Cache &cache, bool sum, int64_t i, int64_t h) {
+  std::vector<Row> seen;
+  const std::vector<int64_t> rows = a.rows(i);
+  for (size_t at = size_t(a.first[i]); at < rows.size(); at++) seen.push_back(row_of(cache, h / (a.heads / cache.kv_heads), rows[at]));
+  check_rows(a, seen, sum, i, h, 0);
 }
 
 void check_alone(Asked &a, Cache &cache, bool sum, int64_t i) {  // its path committed, but for itself
@@ -442,22 +477,270 @@ void fuzz_attend() {
   Cache cache(kv_heads, whole32(head_dim), committed + t, 0x7fff);  // NaN where no row is
   for (int64_t row = 0; row < committed + t; row++) cache.fill_row(row, head_dim);
   Asked asked(heads, head_dim, committed, t, n);
-  for (int64_t i = 0; i < asked.q.size(); i++)
-    asked.q[i] = i % cache.dim < head_dim ? 2 * normal() / std::sqrt(float(head_dim)) : 0;
-  std::vector<int64_t> depth(static_cast<size_t>(t));
-  const int64_t reach = chance(0.3) ? 1 : number(1, t + 1), window = chance(0.4) ? number(1, committed + 20) : 0;
-  for (int64_t r = 0; r < t; r++) {
-    asked.parents[r] = int32_t(std::max<int64_t>(-1, r - number(1, reach)));
-    depth[size_t(r)] = asked.parents[r] < 0 ? 0 : depth[size_t(asked.parents[r])] + 1;
-  }
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t position = t ? committed + depth[size_t(t - n + i)] : committed + number(0, 60);
-    asked.first[i] = window ? int32_t(std::max<int64_t>(0, position + 1 - window)) : 0;
-  }
+  asked.grow(0);
   const bool sum = chance(0.5);
   asked.run(cache, int32_t(number(1, 2)), sum);
   for (int i = 0; i < 4; i++) check_attention(asked, cache, sum, number(0, n - 1), number(0, heads - 1));
   if (t) check_alone(asked, cache, sum, number(0, n - 1));
+}
+
+// ---- what is seen before a cache's own rows --------------------------------------------------------------------------
+
+// the largest fp16 number that is no more than x
+uint16_t half_below(float x) {
+  uint16_t low = 0, high = 0x7bff;  // of |x|: none below it is wanted where x < 0
+  while (low < high) {
+    const uint16_t middle = uint16_t((low + high + (x >= 0)) / 2);
+    if (x >= 0) from_half(middle) <= x ? low = middle : high = uint16_t(middle - 1);
+    else from_half(middle) >= -x ? high = middle : low = uint16_t(middle + 1);
+  }
+  return uint16_t(low | (x < 0 ? 0x8000 : 0));
+}
+
+struct Coded {
+  float scale, zero;
+  std::vector<int> upper, lower;
+  explicit Coded(const std::vector<float> &x, size_t ranged) {
+    zero = from_half(half_below(*std::min_element(x.begin(), x.begin() + int64_t(ranged))));
+    const float step = (*std::max_element(x.begin(), x.begin() + int64_t(ranged)) - zero) / 15.f;
+    scale = -from_half(half_below(-step));
+    for (float one : x) {
+      const float s = scale > 0 ? scale : 1, u = scale > 0 ? std::min(std::max(std::nearbyint((one - zero) / s), 0.f), 15.f) : 0;
+      const float l = std::nearbyint((one - (scale * u + zero)) * 16.f / s) + 8.f;
+      upper.push_back(int(u)), lower.push_back(scale > 0 ? int(std::min(std::max(l, 0.f), 15.f)) : 8);
+    }
+  }
+};
+
+struct Groups {  // of 128 positions, as group.h lays them
+  int64_t kv_heads, dim, head_dim, capacity;
+  bool whole;  // with lower nibbles
+  Buffer<uint8_t> upper, lower;
+  Buffer<uint16_t> scales;
+  Groups(int64_t h, int64_t d, int64_t size, bool both)
+      : kv_heads(h), dim(whole32(d)), head_dim(d), capacity(size), whole(both), upper(h * size * 128 * dim, 0xaa),
+        lower(both ? upper.size() : 0, 0xaa), scales(h * size * (2 * dim + 256), 0x7e00) {}
+  SpecexecQuantised call(int64_t groups, int32_t bits, bool follows) {
+    return {upper.get(), maybe(lower, whole), scales.get(), capacity, groups, head_dim, bits, follows, nullptr, 0};
+  }
+  int64_t key_at(int64_t r, int64_t d) const { return r / 64 * dim * 64 + r % 64 / 16 * dim * 8 + d / 8 * 64 + r % 16 * 4 + d % 4; }
+  int64_t value_at(int64_t r, int64_t d) const {
+    return r / 64 * dim * 64 + dim * 32 + d / 16 * 512 + r % 64 / 8 * 64 + d % 16 * 4 + r % 4;
+  }
+  int64_t group(int64_t h, int64_t g) const { return h * capacity + g; }
+  int nibble(Buffer<uint8_t> &codes, int64_t at, bool high) { return high ? codes[at] >> 4 : codes[at] & 15; }
+  int key(Buffer<uint8_t> &codes, int64_t h, int64_t g, int64_t r, int64_t d) {
+    return nibble(codes, group(h, g) * 128 * dim + key_at(r, d), d % 8 >= 4);
+  }
+  int value(Buffer<uint8_t> &codes, int64_t h, int64_t g, int64_t r, int64_t d) {
+    return nibble(codes, group(h, g) * 128 * dim + value_at(r, d), r % 8 >= 4);
+  }
+  float scale(int64_t h, int64_t g, int64_t at) { return from_half(scales[group(h, g) * (2 * dim + 256) + at]); }
+  Row row(int64_t h, int64_t g, int64_t r, int32_t bits) {
+    Row made;
+    for (int64_t d = 0; d < dim; d++) {
+      const double k = key(upper, h, g, r, d) + (bits == 8 ? (key(lower, h, g, r, d) - 8) / 16.0 : 0);
+      const double v = value(upper, h, g, r, d) + (bits == 8 ? (value(lower, h, g, r, d) - 8) / 16.0 : 0);
+      made.key.push_back(scale(h, g, d) * k + scale(h, g, dim + d));
+      made.value.push_back(scale(h, g, 2 * dim + r) * v + scale(h, g, 2 * dim + 128 + r));
+    }
+    return made;
+  }
+  void take(Groups &from, int64_t count, int64_t to) {  // its first groups
+    const int64_t codes = 128 * dim, numbers = 2 * dim + 256;
+    for (int64_t h = 0; h < kv_heads; h++) {
+      std::copy_n(from.upper.get() + from.group(h, 0) * codes, count * codes, upper.get() + group(h, to) * codes);
+      if (whole) std::copy_n(from.lower.get() + from.group(h, 0) * codes, count * codes, lower.get() + group(h, to) * codes);
+      std::copy_n(from.scales.get() + from.group(h, 0) * numbers, count * numbers, scales.get() + group(h, to) * numbers);
+    }
+  }
+  void check_keys(Cache &from, int64_t start, int64_t h, int64_t g, int64_t d) {
+    std::vector<float> x;
+    for (int64_t r = 0; r < 128; r++) x.push_back(from_bf16(from.key(h, g * 128 - start + r, d)));
+    const Coded wanted(x, x.size());
+    check(scale(h, g, d) == wanted.scale && scale(h, g, dim + d) == wanted.zero, "a channel's scale");
+    for (int64_t r = 0; r < 128; r++)
+      check(key(upper, h, g, r, d) == wanted.upper[size_t(r)] && (!whole || key(lower, h, g, r, d) == wanted.lower[size_t(r)]), "a key's code");
+  }
+  void check_values(Cache &from, int64_t start, int64_t h, int64_t g, int64_t r) {
+    std::vector<float> x;
+    for (int64_t d = 0; d < dim; d++) x.push_back(from_bf16(from.value(h, g * 128 - start + r, d)));
+    const Coded wanted(x, size_t(head_dim));
+    check(scale(h, g, 2 * dim + r) == wanted.scale && scale(h, g, 2 * dim + 128 + r) == wanted.zero, "a token's scale");
+    for (int64_t d = 0; d < head_dim; d++)
+      check(value(upper, h, g, r, d) == wanted.upper[size_t(d)] && (!whole || value(lower, h, g, r, d) == wanted.lower[size_t(d)]), "a value's code");
+  }
+};
+
+int64_t some_dim() { return chance(0.2) ? number(1, 128) : 32 * number(1, 4); }
+
+void fuzz_compress() {
+  const int64_t kv_heads = number(1, 3), head_dim = some_dim(), layers = number(1, 2), start = 128 * number(0, 2);
+  const int64_t held = number(1, 3), first = start / 128 + number(0, held - 1), last = number(first, start / 128 + held);
+  const bool both = chance(0.5);
+  std::vector<Cache> caches;
+  std::vector<Groups> groups;
+  for (int64_t layer = 0; layer < layers; layer++) {
+    caches.emplace_back(kv_heads, whole32(head_dim), 128 * held, 0), groups.emplace_back(kv_heads, head_dim, last + number(0, 1), both);
+    const double size = std::pow(10.0, double(number(-8, 2))), middle = chance(0.5) ? 20 * size * normal() : 0;
+    for (int64_t r = 0; r < 128 * held; r++)
+      for (int64_t h = 0; h < kv_heads; h++)
+        for (int64_t d = 0; d < head_dim; d++) {
+          caches.back().key(h, r, d) = d % 7 == 3 ? to_bf16(float(middle)) : to_bf16(float(size * normal() + middle));
+          caches.back().value(h, r, d) = r % 7 == 3 ? to_bf16(float(middle)) : to_bf16(float(size * normal() + middle));
+        }
+  }
+  std::vector<SpecexecQuantised> told;
+  std::vector<SpecexecCache> calls;
+  for (Groups &of : groups) told.push_back(of.call(first, both ? 8 : 4, true));
+  for (size_t layer = 0; layer < caches.size(); layer++) {
+    calls.push_back(caches[layer].call());
+    calls.back().position = start, calls.back().quantised = &told[layer];
+  }
+  kernels.compress(calls.data(), layers, first, last, int32_t(number(1, 2)));
+  for (size_t layer = 0; layer < caches.size(); layer++)
+    for (int64_t h = 0; h < kv_heads; h++)
+      for (int64_t g = 0; g < groups[layer].capacity; g++) {
+        Groups &of = groups[layer];
+        if (g >= first && g < last) {
+          for (int64_t d = 0; d < head_dim; d++) of.check_keys(caches[layer], start, h, g, d);
+          for (int64_t r = 0; r < 128; r++) of.check_values(caches[layer], start, h, g, r);
+          continue;
+        }
+        const uint8_t *codes = of.upper.get() + of.group(h, g) * 128 * of.dim;
+        check(std::all_of(codes, codes + 128 * of.dim, [](uint8_t c) { return c == 0xaa; }), "another group");
+        check(of.scales[of.group(h, g) * (2 * of.dim + 256)] == 0x7e00, "another group's scale");
+      }
+}
+
+// Whole groups of these rows of a cache.
+Groups grouped(Cache &from, const int64_t *rows, int64_t count, int64_t head_dim, bool both) {
+  Cache copy(from.kv_heads, from.dim, 128 * count, 0);
+  for (int64_t r = 0; r < 128 * count; r++) copy.copy_row(from, rows[r], r);
+  Groups made(from.kv_heads, head_dim, count, both);
+  const SpecexecQuantised told = made.call(0, both ? 8 : 4, true);
+  SpecexecCache call = copy.call();
+  call.quantised = &told;
+  if (count) kernels.compress(&call, 1, 0, count, 1);
+  return made;
+}
+
+struct Before {  // groups from 0 on, and rows gathered behind them, or none of either; then a cache's own from `position` on
+  int64_t groups, gathered, position;  // gathered: rows of that other cache
+  int32_t bits;
+  bool follows;
+  Groups stored;
+  Cache base;
+  Buffer<int32_t> eights, tiles;
+  int64_t blocks = 0, chosen = 0;  // chosen: tiles of groups, where not all of them are seen
+
+  Before(Cache &own, int64_t g, int64_t rows, int64_t at, int32_t b, bool f, int64_t head_dim)
+      : groups(g), gathered(rows), position(at), bits(b), follows(f), stored(own.kv_heads, head_dim, g + number(0, 2), b == 8 || chance(0.5)),
+        base(own.kv_heads, own.dim, rows, 0x7fff), eights(0), tiles(0) {
+    std::vector<int64_t> all;
+    Cache first(own.kv_heads, own.dim, 128 * groups, 0);
+    for (int64_t r = 0; r < 128 * groups; r++) first.fill_row(r, head_dim), all.push_back(r);
+    Groups made = grouped(first, all.data(), groups, head_dim, stored.whole);
+    stored.take(made, groups, 0);
+    for (int64_t r = 0; r < gathered; r++) base.fill_row(r, head_dim);
+    if (gathered) eights = choose((gathered + 7) / 8, 8, blocks);
+    if (groups && !follows && chance(0.6)) tiles = choose(8 * groups, 1, chosen);
+  }
+  // Of each head some of 0..count - 1, in order, the lists made as long as the longest or longer, by whole `step`s.
+  Buffer<int32_t> choose(int64_t count, int64_t step, int64_t &steps) {
+    std::vector<std::vector<int32_t>> found(static_cast<size_t>(base.kv_heads));
+    const double share = chance(0.3) ? 1 : chance(0.5) ? 0.4 : 0.05;
+    size_t most = 0;
+    for (auto &of : found) {
+      for (int64_t e = 0; e < count; e++)
+        if (chance(share)) of.push_back(int32_t(e));
+      most = std::max(most, of.size());
+    }
+    steps = (int64_t(most) + step - 1) / step + number(0, 1);
+    Buffer<int32_t> made(base.kv_heads * steps * step, -1);
+    for (size_t h = 0; h < found.size(); h++) std::copy(found[h].begin(), found[h].end(), made.get() + int64_t(h) * steps * step);
+    return made;
+  }
+  bool sees(int64_t kv, int64_t tile) {
+    const int32_t *of = tiles.get() + kv * chosen;
+    return !tiles.size() || std::find(of, of + chosen, int32_t(tile)) != of + chosen;
+  }
+  void run(Asked &asked, Cache &own, int32_t threads, bool sum) { run(asked, own, stored, groups, position, threads, sum); }
+  void run(Asked &asked, Cache &own, Groups &of, int64_t count, int64_t at, int32_t threads, bool sum) {
+    SpecexecQuantised told = of.call(count, bits, follows);
+    if (tiles.size()) told.tiles = tiles.get(), told.chosen = chosen;
+    const SpecexecGathered from{base.keys.get(), base.values.get(), eights.get(), base.capacity, blocks, 128 * groups};
+    SpecexecCache over = own.call();
+    over.position = at, over.quantised = count || follows ? &told : nullptr, over.gathered = gathered ? &from : nullptr;
+    asked.run(over, threads, sum);
+  }
+  int64_t groups_of(Asked &a, int64_t i) {  // that query i sees
+    return follows && a.t ? (position + int64_t(a.rows(i).size()) - 1) / 128 : groups;
+  }
+  std::vector<Row> rows(Asked &a, Cache &own, int64_t i, int64_t kv) {
+    std::vector<Row> seen;
+    const auto see = [&](int64_t at, const auto &row) { if (at >= a.first[i]) seen.push_back(row()); };
+    const std::vector<int64_t> path = a.rows(i);
+    const int64_t from = 128 * groups - position, to = 128 * groups_of(a, i) - position;
+    for (int64_t r = 0; r < 128 * groups; r++)
+      if (sees(kv, r / 16)) see(r, [&] { return stored.row(kv, r / 128, r % 128, bits); });
+    for (int64_t e = 0; e < 8 * blocks; e++)
+      for (int64_t r = 8 * eights[kv * 8 * blocks + e], end = r + 8; r >= 0 && r < std::min(end, gathered); r++)
+        see(128 * groups + r, [&] { return row_of(base, kv, r); });
+    Groups made = grouped(own, path.data() + std::max<int64_t>(0, from), groups_of(a, i) - groups, a.head_dim, true);
+    for (int64_t r = std::max<int64_t>(0, from); r < int64_t(path.size()); r++)
+      see(position + r, [&] { return r < to ? made.row(kv, (r - from) / 128, r % 128, bits) : row_of(own, kv, path[size_t(r)]); });
+    return seen;
+  }
+};
+
+// Its path committed, but for itself, and any of the whole groups of it stored.
+void check_alone(Asked &a, Cache &cache, Before &before, bool sum, int64_t i) {
+  std::vector<int64_t> path = a.rows(i);
+  const int64_t more = number(0, before.groups_of(a, i) - before.groups), gone = 128 * (before.groups + more) - before.position;
+  Groups made = grouped(cache, path.data() + std::max<int64_t>(0, gone - 128 * more), more, a.head_dim, before.stored.whole);
+  Groups stored(cache.kv_heads, a.head_dim, before.groups + more, before.stored.whole);
+  stored.take(before.stored, before.groups, 0), stored.take(made, more, before.groups);
+  const int64_t cut = std::max<int64_t>(0, gone - 128 * number(0, 1));
+  path.erase(path.begin(), path.begin() + cut);
+  Cache plain(cache.kv_heads, cache.dim, int64_t(path.size()), 0x7fff);
+  for (size_t r = 0; r < path.size(); r++) plain.copy_row(cache, path[r], int64_t(r));
+  Asked one(a.heads, a.head_dim, int64_t(path.size()) - 1, 1, 1);
+  one.parents[0] = -1, one.first[0] = a.first[i];
+  std::copy_n(a.q.get() + i * a.heads * cache.dim, a.heads * cache.dim, one.q.get());
+  before.run(one, plain, stored, before.groups + more, before.position + cut, 1, true);
+  const int64_t out = a.heads * a.head_dim;
+  check(!std::memcmp(one.out.get(), a.out.get() + i * out, size_t(out) * 4), "a query alone");
+  if (sum) check(!std::memcmp(one.sums.get(), a.sums.get() + i * a.heads, size_t(a.heads) * 4), "its log sum exp");
+}
+
+constexpr double kBetween[] = {4 / 127.0, 4 / 16383.0};  // of four bits, of eight
+
+// A cache's own rows behind quantised groups that follow the query, or behind those of another cache and rows gathered from it.
+void fuzz_seen() {
+  const int64_t kv_heads = number(1, 2), heads = kv_heads * number(1, 6), head_dim = some_dim();
+  const bool follows = chance(0.5);
+  const int64_t groups = chance(0.03) ? number(30, 34) : number(0, 3), gathered = follows || chance(0.2) ? 0 : number(1, 700);
+  const int64_t behind = follows && groups ? number(0, 1) : 0;  // groups whose rows are in the buffer too
+  const int64_t committed = 128 * behind + (chance(0.5) ? std::max<int64_t>(0, 128 * number(0, 2) + number(-3, 3)) : number(0, 200));
+  const int64_t t = committed > 128 * behind && chance(0.1) ? 0 : chance(0.15) ? number(60, 256) : number(1, 40), n = t ? number(1, t) : number(1, 5);
+  Cache own(kv_heads, whole32(head_dim), committed + t, 0x7fff);
+  for (int64_t row = 0; row < committed + t; row++) own.fill_row(row, head_dim);
+  const int64_t position = follows ? 128 * (groups - behind) : 128 * groups + gathered;
+  Before before(own, groups, gathered, position, chance(0.5) ? 8 : 4, follows, head_dim);
+  Asked asked(heads, head_dim, committed, t, n);
+  asked.grow(position);
+  const bool sum = chance(0.5);
+  before.run(asked, own, int32_t(number(1, 2)), sum);
+  int64_t border = number(0, n - 1);  // a query that is the last of a group, or the first behind one
+  for (int64_t i = 0; t && i < n; i++)
+    if ((position + int64_t(asked.rows(i).size())) % 128 <= 1) border = i;
+  for (int k = 0; k < 4; k++) {
+    const int64_t i = k ? number(0, n - 1) : border, h = number(0, heads - 1);
+    check_rows(asked, before.rows(asked, own, i, h / (heads / kv_heads)), sum, i, h,
+               before.groups_of(asked, i) ? kBetween[before.bits == 8] : 0);
+  }
+  if (t) check_alone(asked, own, before, sum, number(0, n - 1));
 }
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -468,7 +751,7 @@ struct Kind {
 };
 constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm}, {"silu", fuzz_silu}, {"linear", fuzz_linear},
                            {"linear", fuzz_linear}, {"rope", fuzz_rope}, {"move", fuzz_move}, {"attend", fuzz_attend},
-                           {"attend", fuzz_attend}};
+                           {"attend", fuzz_attend},     {"compress", fuzz_compress}, {"seen", fuzz_seen}, {"seen", fuzz_seen}};
 
 void one_case() {
   source.seed(current);
@@ -484,6 +767,7 @@ int main(int, char **arguments) {
   specexec::SPECEXEC_ISA::fill_linear(kernels);
   specexec::SPECEXEC_ISA::fill_attention(kernels);
   specexec::SPECEXEC_ISA::fill_rows(kernels);
+  specexec::SPECEXEC_ISA::fill_hierarchical(kernels);
   __sanitizer_set_death_callback(say);
   const auto end = clock::now() + std::chrono::duration<double>(std::atof(arguments[1]));
   const unsigned long seed = std::strtoul(arguments[2], nullptr, 10);

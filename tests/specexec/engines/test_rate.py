@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from specexec.engines import rate
-from specexec.kernels import linear
+from specexec.engines import attention_rate, rate
+from specexec.kernels import attention, linear
+from specexec.kernels.table import Cache
 from tests.kernels import need, threads
 
 SMALL = {"rows": 64, "columns": 128, "weights": 2**15, "seconds": 0.0}
@@ -38,6 +39,22 @@ def test_no_matrix_is_met_again_before_all_others_were() -> None:
     made = rate._copies("nf4", "rowmajor", 64, 128, 2**15)
     assert sum(matrix.nbytes for matrix in made) >= 2**15
     assert len({matrix.codes.data_ptr() for matrix in made}) == len(made) > 1
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_attention_is_timed_over_every_format(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    need()
+    read: list[tuple[int, int]] = []  # groups, and rows of the cache's own
+
+    def seen(q: torch.Tensor, cache: Cache, committed: int, *others: torch.Tensor) -> None:
+        read.append((cache.quantised.contents.groups if cache.quantised else 0, committed))
+
+    monkeypatch.setattr(attention, "attend", seen)
+    monkeypatch.setattr(attention_rate, "median", lambda call, seconds: call() or 0.5)
+    found = attention_rate.rates("tile16", (1, 8), rows=256, seconds=0.0, bits=bits)
+    assert found == dict.fromkeys((1, 8), 2 * 2 * 2 * 256 * attention_rate.KV_HEADS * attention_rate.DIM)
+    assert read == [(0, 256) if bits == 16 else (2, 0)] * 2
+    assert len({attention_rate.name("tile16", of) for of in (16, 8, 4)}) == 3
 
 
 def test_whatever_changes_a_rate_changes_its_name() -> None:

@@ -97,8 +97,11 @@ class Quantised:
         self.groups = compressed(self.k[:, : self.start], self.v[:, : self.start]) if groups else Groups.empty(0, 0, 32, 8)
         self.cache = placed(self.k[:, self.start :], self.v[:, self.start :], self.k.shape[1] - self.start)
 
-    def found(self, parents: list[int], first: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        struct, told = attention.struct(*self.cache), self.groups.struct(self.start // GROUP, self.bits, True)
+    def found(
+        self, parents: list[int], first: list[int], tiles: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        struct = attention.struct(*self.cache)
+        told = self.groups.struct(self.start // GROUP, self.bits, tiles is None, tiles)
         struct.position, struct.quantised = self.start, pointer(told)
         q = torch.nn.functional.pad(self.q, (0, -self.q.shape[2] % attention.DIMS)).contiguous()
         out, sums = torch.full(self.q.shape, torch.nan), torch.full(self.q.shape[:2], torch.nan)
@@ -137,6 +140,48 @@ def test_a_query_over_groups_and_rows(bits: int, heads: int, kv_heads: int, dim:
             one = Quantised(made(heads, kv_heads, dim, groups * GROUP + tail, 1), groups, bits)
             one.check([-1], [0])
             one.check([-1], [100])
+
+
+@both
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(1, 1, 32), (6, 2, 80), (16, 1, 128)])
+@pytest.mark.parametrize("share", [0.05, 0.4, 1.0])
+def test_chosen_tiles_of_groups(bits: int, heads: int, kv_heads: int, dim: int, share: float) -> None:
+    """Each KV head sees tiles of its own, and all a query's own rows."""
+    for groups, window in ((1, None), (5, 300), (40, None)):
+        case = made(heads, kv_heads, dim, groups * GROUP + 7, 3)
+        tiles, seen = some_tiles(kv_heads, groups, share), torch.zeros(3, kv_heads, groups * GROUP + 7, dtype=torch.bool)
+        first = [max(0, groups * GROUP + 5 + i - window) if window else 0 for i in range(3)]
+        for head, of in enumerate(tiles.tolist()):
+            for tile in (one for one in of if one >= 0):
+                seen[:, head, 16 * tile : 16 * tile + 16] = True
+        for i in range(3):
+            seen[i, :, groups * GROUP : groups * GROUP + 5 + i] = True
+            seen[i, :, : first[i]] = False
+        one = Quantised(case, groups, bits)
+        out, sums = one.found([-1, 0, 1, 2, 3, 4, 5], first, tiles)
+        whole = groups * GROUP
+        k, v = hierarchical.rounded(one.k[:, :whole], one.v[:, :whole], bits)
+        k, v = (torch.cat((part, of[:, whole:]), 1) for part, of in ((k, one.k), (v, one.v)))
+        wanted, wanted_sums = attention.gathered_reference(one.q, k, v, seen)
+        assert (out - wanted).abs().max() <= 8 * BETWEEN[bits] * one.v.abs().max()
+        assert (sums - wanted_sums).abs().max() <= 8 * BETWEEN[bits]
+
+
+def some_tiles(kv_heads: int, groups: int, share: float) -> torch.Tensor:
+    """int32[kv_heads, chosen]: other ones, and as many as it happens, in each head."""
+    random = torch.Generator().manual_seed(groups)
+    chosen = [torch.arange(8 * groups)[torch.rand(8 * groups, generator=random) <= share] for _ in range(kv_heads)]
+    tiles = torch.full((kv_heads, max(map(len, chosen)) + 1), -1, dtype=torch.int32)
+    for head, of in zip(tiles, chosen, strict=True):
+        head[: len(of)] = of
+    return tiles
+
+
+def test_the_means_of_chunks_are_those_of_the_upper_nibbles() -> None:
+    k = wide(3, 2, 4 * GROUP, 80)
+    upper = hierarchical.rounded(k, k, 4)[0]
+    found = compressed(k, k).mean_keys(3, 21, 16)[..., :80]
+    assert torch.allclose(found, upper.unflatten(1, (-1, 16)).mean(2)[:, 3:21], rtol=1e-5, atol=1e-5 * float(k.abs().max()))
 
 
 @both
