@@ -1,13 +1,15 @@
 """The engine of a model: our kernels where weights are quantised and the CPU runs them, else transformers'."""
 
 import atexit
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from transformers import PretrainedConfig
 
-from cli import llamacpp
+from cli import home, llamacpp
 from cli.chunk import prompt_chunk
 from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, resident_weights, sizes
 from cli.models import Model, ModelOptions
@@ -19,8 +21,9 @@ from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.footprint import footprint
 from offload.form import Plain, Quantised
 from offload.gguf import Gguf
+from offload.kv_file import KvFile
 from offload.machine import free_memory
-from offload.plan import Placement, check_resident
+from offload.plan import DISK, HOST, Placement, check_resident
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
@@ -31,6 +34,7 @@ from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import REFERENCE, instruction_set
+from specexec.kv.backing import MakeBacking
 from specexec.kv.dense import FIRST_ROWS, DenseCache
 from specexec.kv.hierarchical import BITS
 from specexec.roles import WeightSource
@@ -69,6 +73,7 @@ class Making:
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
+        self._check_place()
         if isinstance(self.model, Gguf):
             return llamacpp.engine(self.model, self.options, self.tokens, self.stop, self.drafts)
         check_vram(self.options.vram, self.options.device)
@@ -106,7 +111,7 @@ class Making:
         placed, chunk = self._placed(store, context, ram)  # what it keeps in memory is read; the rest will stream
         weights = open_streamer(store, placed)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk)
+            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk, self._away(store, placed))
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -134,23 +139,40 @@ class Making:
     def _placed(self, store: Store, context: int, ram: int) -> tuple[Placement, int]:
         """And how much of a prompt a pass reads. ram: bytes that may be used in all. Raises TooLittleMemory."""
         kv = self.options.kv if store.layout == "tile16" or self.options.kv != AUTO else "bf16"
-        of, tree = sizes(store), self.options.tree
-        least = demand(context, tree, self.drafts)
+        of, tree, place = sizes(store), self.options.tree, self.options.kv_place
+        least = demand(context, tree, self.drafts, place=place)
         least = replace(least, kv=planned(of, ram, least, kv).kv)
         chunk = prompt_chunk(store, ram, least, tree, self.options.activations)
-        return planned(of, ram, demand(context, tree, self.drafts, chunk), least.kv), chunk
+        return planned(of, ram, demand(context, tree, self.drafts, chunk, place), least.kv), chunk
+
+    def _check_place(self) -> None:
+        """Raises WrongUsage for a place of keys and values that this model's engine does not know."""
+        place, store = self.options.kv_place, self.model if isinstance(self.model, Store) else None
+        device = store_device(store, self.options) if store else choose_device(self.options.device)
+        if place == DISK and (store is None or store.layout != "tile16" or device != CPU):
+            raise WrongUsage("--kv-place disk needs a converted model, on the CPU's kernels.",
+                             hint=f"--kv-place auto, or specexec convert {self.model.path} --layout tile16")
+        if place == HOST and device != CPU and store is None:
+            raise WrongUsage("--kv-place host needs a converted model, where there is a device.",
+                             hint=f"--kv-place auto, or specexec convert {self.model.path}")
 
     def _check_kv(self, needed: str, hint: str) -> None:
         """Raises WrongUsage for a format of keys and values that only our kernels read."""
         if self.options.kv in BITS:
             raise WrongUsage(f"--kv {self.options.kv} needs {needed}.", hint=hint)
 
+    def _away(self, store: Store, placed: Placement) -> MakeBacking | None:
+        """Keys and values on the disk that the weights are on, where its folder may be written."""
+        beside = store.path.resolve().parent
+        folder = beside if os.access(beside, os.W_OK) else home.machine().parent
+        return partial(KvFile, folder) if placed.place == DISK else None
+
     def _kernels(
         self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE,
-        chunk: int = 0,
+        chunk: int = 0, away: MakeBacking | None = None,
     ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
-        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv, chunk)
+        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv, chunk, away)
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,

@@ -38,7 +38,8 @@ def _context(of: Forecast) -> str:
     found, kv = of.crossings, of.asked.target.of.kv_token
     long = f", and takes as long to attend to from {found.seconds:,} on" if found.seconds else ""
     view = f"; {found.who} drafting for itself over a view pays from {found.view:,} on" if found.view else ""
-    return (f"keys and values: {kv * of.context / GIB:.2f} GiB for {of.context:,} tokens; as large as the weights from "
+    away = ", on disk, read in every pass as far as they are filled" if of.outlook.placement.kv_disk else ""
+    return (f"keys and values: {kv * of.context / GIB:.2f} GiB for {of.context:,} tokens{away}; as large as the weights from "
             f"{found.bytes:,} on{long}{view}")
 
 
@@ -82,7 +83,8 @@ def as_json(of: Forecast) -> dict[str, Any]:
         "machine": {"ram_bytes": machine.ram, "vram_bytes": machine.vram, "disk_bytes_per_second": machine.disk,
                     "bus_bytes_per_second": machine.bus, "weights_per_second": dict(machine.products),
                     "attention_bytes_per_second": dict(machine.attention)},
-        "kv_bytes": target.of.kv_token * of.context, "prompt_chunk": of.outlook.demand.prompt - TREE,
+        "kv_bytes": target.of.kv_token * of.context, "kv_disk_bytes": placed.kv_disk,
+        "prompt_chunk": of.outlook.demand.prompt - TREE,
         "crossings": asdict(of.crossings),
         "plain": {"pass_seconds": plain.seconds, "stream_seconds": plain.stream, "arithmetic_seconds": plain.arithmetic,
                   "attention_seconds": plain.attention,

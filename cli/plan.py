@@ -38,9 +38,9 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
     from cli.subject import draft, target
     from offload.measured import Measured
 
-    names = resolve(ModelOptions(model, given["draft"], kv=given["kv"]))
+    names = resolve(ModelOptions(model, given["draft"], kv=given["kv"], kv_place=given["kv_place"]))
     subject, drafts = target(model, given["to"]), [draft(name, given["to"]) for name in names if name not in MODELLESS]
     asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"] or None,
-                           int(given["activations"]), SELF in names, given["kv"])
+                           int(given["activations"]), SELF in names, given["kv"], given["kv_place"])
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

@@ -11,6 +11,7 @@ HEADER = 2 * PAGE  # a store file's, at most
 HEAD_ROUNDED = 32  # a head's dimensions in the KV cache are filled to whole 32s
 KV_GROUP = 128  # positions whose keys and values are quantised together
 KV_BITS = {"int8": 8, "int4": 4}
+KV_BLOCK, KV_STAYS = 64, 384  # positions that leave memory together; committed ones at the end that stay, at the most
 
 
 def _up(number: int, to: int) -> int:
@@ -48,6 +49,12 @@ class Footprint:
         if kind == "bf16":
             return self.kv_token * (context + tree)
         return context // KV_GROUP * KV_GROUP * self.kv_position(kind) + self.kv_token * (2 * KV_GROUP + tree)
+
+    def kv_away(self, context: int, tree: int, rows: int) -> int:
+        """In memory of a KV cache in bf16 whose rows are elsewhere: what stays, beside the `rows` of a pass, and two layers
+        with all rows there may be. What leaves is copied twice."""
+        layer = self.kv_token // self.layers
+        return self.kv_token * (KV_STAYS + rows) + 2 * layer * (_up(context + tree, KV_BLOCK) + KV_STAYS + rows)
 
     def kv_position(self, kind: str) -> int:
         """Of one position more in that format."""

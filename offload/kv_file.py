@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from offload.buffer import HUGE, Buffer
+from offload.buffer import PAGE, Buffer
 from offload.direct import BLOCK
 from offload.plan import SLOTS
 from offload.reader import Reader
@@ -26,7 +26,7 @@ class KvFile:
         self._file = Scratch(folder, layers * strips * self.strip, HINT)
         self._slots = [Buffer(strips * self.strip) for _ in range(SLOTS)]
         self._views = [slot.bytes.view(strips, self.strip) for slot in self._slots]
-        self._staging = Buffer(HUGE)
+        self._staging = Buffer(PAGE)
         self._reader = Reader(range(layers), SLOTS, self._fetch)
 
     @property

@@ -14,7 +14,7 @@ from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
 from specexec.kernels import attention, linear, rows, table
 from specexec.kernels.linear import Activations
-from specexec.kv.backing import BLOCK, MakeBacking
+from specexec.kv.backing import BLOCK, KEPT, STEP, MakeBacking
 from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
 from specexec.kv.hierarchical import BITS, HierarchicalCache
@@ -56,7 +56,8 @@ class KernelEngine(WeightsEngine):
             return HierarchicalCache(layers, heads, dim, BITS[kv], limits.context, tree)
         if away is not None:
             rows = -(-(limits.context + tree) // BLOCK) * BLOCK
-            return OffloadedBlocks(layers, heads, dim, away(layers, 2 * heads, rows, 2 * attention.padded(dim)))
+            most = KEPT + STEP + max(tree, limits.chunk + limits.tree)
+            return OffloadedBlocks(layers, heads, dim, away(layers, 2 * heads, rows, 2 * attention.padded(dim)), most)
         return BlockCache(layers, heads, dim, limits.context + tree)
 
     def over(self, cache: KVCache) -> Self:

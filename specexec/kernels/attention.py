@@ -68,6 +68,7 @@ Buffers = tuple[torch.Tensor, torch.Tensor]
 """(keys, values) of a cache, as empty_cache makes them."""
 
 
+@torch.inference_mode()
 def pick(to: Buffers, first: int, of: Buffers, eights: torch.Tensor) -> None:
     """The eights from `first` on of one cache become the eights int[kv_heads, m] of another, each head its own."""
     heads, at = torch.arange(len(eights))[:, None], torch.arange(first, first + eights.shape[1])[None]

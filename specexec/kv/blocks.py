@@ -171,6 +171,7 @@ def mean_chunks(keys: torch.Tensor, first: int, last: int, chunk: int) -> torch.
     return torch.cat(found, 1).view(len(keys), last - first, each, -1).mean(2)
 
 
+@torch.inference_mode()
 def copy(to: Buffers, at: int, of: Buffers, start: int, count: int) -> None:
     """`count` rows of a layer, from `start` on, in place of those from `at` on. Both begin tiles; tiles are copied whole."""
     tiles, here, there = -(-count // attention.ROWS), at // attention.ROWS, start // attention.ROWS
