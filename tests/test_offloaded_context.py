@@ -1,4 +1,4 @@
-"""Keys and values on disk, alone and beside weights that stream: inside the ledger, the resident run's tokens for every tier."""
+"""Keys and values on disk, alone and beside weights that stream: inside the ledger, the resident run's tokens in every tier."""
 
 from dataclasses import replace
 

@@ -11,9 +11,10 @@ from specexec.kv.backing import BLOCK
 from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.choice import Gather
 from specexec.kv.offloaded import OffloadedBlocks
-from specexec.kv.retrieval import Gathering, gather
+from specexec.kv.offloaded_dense import OffloadedDense
+from specexec.kv.retrieval import DenseGathering, Gathering, gather
 
-__all__ = ["CopiedBlocks", "gather"]
+__all__ = ["CopiedBlocks", "CopiedDense", "gather"]
 
 
 class CopiedBlocks(OverBlocks[OffloadedBlocks], Gathering[OffloadedBlocks, BlockCache]):
@@ -73,3 +74,29 @@ class CopiedBlocks(OverBlocks[OffloadedBlocks], Gathering[OffloadedBlocks, Block
         self._tail.gathered = [attention.gathered(*copied, every, rows - count) for copied in self._copies]
         self._held = [every, self._copies]
         self._tail.describe()
+
+
+class CopiedDense(DenseGathering):
+    """In plain torch."""
+
+    def __init__(self, base: OffloadedDense, of: Gather) -> None:
+        super().__init__(base, of)
+        self._chosen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._made = 0  # which choice they are of
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(part.nbytes for pair in self._chosen.values() for part in pair)
+
+    def _see(self, rows: int) -> None:
+        super()._see(rows)
+        if self._made != self.choice.made:
+            self._chosen, self._made = {}, self.choice.made
+
+    def _pick(self, layer: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        count = self.choice.chosen.shape[2] * EIGHT
+        if layer not in self._chosen:
+            self._chosen[layer] = self.base.picked(layer, rows[:, :count])
+        recent = self.base.picked(layer, rows[:, count:].clamp(self.choice.covered, self._seen - 1))
+        keys, values = (torch.cat(parts, 1) for parts in zip(self._chosen[layer], recent, strict=True))
+        return keys, values
