@@ -1,29 +1,30 @@
 """The engine of a model: our kernels where weights are quantised and the CPU runs them, else transformers'."""
 
 import atexit
-import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from transformers import PretrainedConfig
 
-from cli import home, llamacpp
+from cli import llamacpp
 from cli.chunk import prompt_chunk
+from cli.kv import away, check_place, of_device
 from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, resident_weights, sizes
 from cli.models import Model, ModelOptions
 from cli.values import AUTO
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
+from offload.errors import TooLittleMemory
 from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.footprint import footprint
 from offload.form import Plain, Quantised
 from offload.gguf import Gguf
-from offload.kv_file import KvFile
 from offload.machine import free_memory
-from offload.plan import DISK, HOST, Placement, check_resident
+from offload.plan import HOST, Placement, check_resident
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
@@ -35,7 +36,7 @@ from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import REFERENCE, instruction_set
 from specexec.kv.backing import MakeBacking
-from specexec.kv.dense import FIRST_ROWS, DenseCache
+from specexec.kv.dense import DenseCache
 from specexec.kv.hierarchical import BITS
 from specexec.roles import WeightSource
 
@@ -73,11 +74,16 @@ class Making:
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
-        self._check_place()
+        check_place(self.model, self.options.kv_place, self._device())
         if isinstance(self.model, Gguf):
             return llamacpp.engine(self.model, self.options, self.tokens, self.stop, self.drafts)
         check_vram(self.options.vram, self.options.device)
         return self._of_store(self.model, config) if isinstance(self.model, Store) else self._of_folder(self.model, config)
+
+    def _device(self) -> torch.device:
+        """Where it is computed."""
+        store, options = self.model, self.options
+        return store_device(store, options) if isinstance(store, Store) else choose_device(options.device)
 
     def _of_folder(self, folder: Folder, config: PretrainedConfig) -> TreeEngine:
         if self.options.vram:
@@ -111,7 +117,7 @@ class Making:
         placed, chunk = self._placed(store, context, ram)  # what it keeps in memory is read; the rest will stream
         weights = open_streamer(store, placed)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk, self._away(store, placed))
+            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk, away(store, placed.place))
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -122,16 +128,25 @@ class Making:
         auto = quant is None or self.options.dtype == "auto"
         dtype = torch.bfloat16 if auto else DTYPES[self.options.dtype]
         placed = self.device_placement(store, context, self.options.vram or free_vram(device), dtype)
-        weights = open_device_stream(store, placed, cuda(device), dtype)
+        lanes, tree = cuda(device), self.options.tree
+        weights = open_device_stream(store, placed, lanes, dtype)
         atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
-        tree = self.options.tree
-        return self._torch(config, weights, context, device, dtype, quant, tree, context + 2 * tree)
+        cache = of_device(config, context, 2 * tree, placed.place, lanes, dtype, atexit.register)
+        return self._torch(config, weights, context, device, dtype, quant, tree, cache)
 
     def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
-        of, wanted = sizes(store), demand(context, self.options.tree, self.drafts)
+        """--kv-place auto is the device, where that is enough. Raises TooLittleMemory."""
+        of, wanted = sizes(store), demand(context, self.options.tree, self.drafts, place=self.options.kv_place)
         cast = max(cast_bytes(store.spans(name), dtype) for name in store.layers)
         taken = on_device(store.config, of, wanted, dtype.itemsize, cast)
-        return plan_device(of, taken, self.options.ram or free_memory(), vram, wanted)
+        placing = partial(plan_device, of, taken, self.options.ram or free_memory(), vram)
+        try:
+            return placing(wanted)
+        except TooLittleMemory:
+            if self.options.kv_place == AUTO:
+                with suppress(TooLittleMemory):
+                    return placing(replace(wanted, place=HOST))
+            raise
 
     def placement(self, store: Store, context: int) -> Placement:
         return self._placed(store, context, self.options.ram or free_memory())[0]
@@ -145,27 +160,10 @@ class Making:
         chunk = prompt_chunk(store, ram, least, tree, self.options.activations)
         return planned(of, ram, demand(context, tree, self.drafts, chunk, place), least.kv), chunk
 
-    def _check_place(self) -> None:
-        """Raises WrongUsage for a place of keys and values that this model's engine does not know."""
-        place, store = self.options.kv_place, self.model if isinstance(self.model, Store) else None
-        device = store_device(store, self.options) if store else choose_device(self.options.device)
-        if place == DISK and (store is None or store.layout != "tile16" or device != CPU):
-            raise WrongUsage("--kv-place disk needs a converted model, on the CPU's kernels.",
-                             hint=f"--kv-place auto, or specexec convert {self.model.path} --layout tile16")
-        if place == HOST and device != CPU and store is None:
-            raise WrongUsage("--kv-place host needs a converted model, where there is a device.",
-                             hint=f"--kv-place auto, or specexec convert {self.model.path}")
-
     def _check_kv(self, needed: str, hint: str) -> None:
         """Raises WrongUsage for a format of keys and values that only our kernels read."""
         if self.options.kv in BITS:
             raise WrongUsage(f"--kv {self.options.kv} needs {needed}.", hint=hint)
-
-    def _away(self, store: Store, placed: Placement) -> MakeBacking | None:
-        """Keys and values on the disk that the weights are on, where its folder may be written."""
-        beside = store.path.resolve().parent
-        folder = beside if os.access(beside, os.W_OK) else home.machine().parent
-        return partial(KvFile, folder) if placed.place == DISK else None
 
     def _kernels(
         self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE,
@@ -176,9 +174,8 @@ class Making:
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
-        quant: str | None, tree: int = LARGEST_TREE, rows: int = FIRST_ROWS,
+        quant: str | None, tree: int = LARGEST_TREE, cache: DenseCache | None = None,
     ) -> TorchEngine:
-        """rows: of the KV cache, where they are planned."""
-        tokens = min(config.vocab_size, self.tokens)
-        cache = DenseCache(config.num_hidden_layers, rows=rows)
-        return TorchEngine(config, weights, cache, tokens, device, dtype, self.stop, context, tree, quant=quant)
+        """cache: where its room is planned."""
+        tokens, kv = min(config.vocab_size, self.tokens), cache or DenseCache(config.num_hidden_layers)
+        return TorchEngine(config, weights, kv, tokens, device, dtype, self.stop, context, tree, quant=quant)

@@ -50,12 +50,6 @@ class Footprint:
             return self.kv_token * (context + tree)
         return context // KV_GROUP * KV_GROUP * self.kv_position(kind) + self.kv_token * (2 * KV_GROUP + tree)
 
-    def kv_away(self, context: int, tree: int, rows: int) -> int:
-        """In memory of a KV cache in bf16 whose rows are elsewhere: what stays, beside the `rows` of a pass, and two layers
-        with all rows there may be. What leaves is copied twice."""
-        layer = self.kv_token // self.layers
-        return self.kv_token * (KV_STAYS + rows) + 2 * layer * (_up(context + tree, KV_BLOCK) + KV_STAYS + rows)
-
     def kv_position(self, kind: str) -> int:
         """Of one position more in that format."""
         return self.kv_token if kind == "bf16" else (self.kv_token * KV_BITS[kind] // 16 + self.kv_scales // KV_GROUP)
@@ -69,6 +63,14 @@ class Footprint:
     def multiplied(self) -> int:
         """Parameters that a token is multiplied with: all but the embedding's, of two bytes each."""
         return self.parameters - self.embedding // 2
+
+
+def kv_away(token: int, layers: int, context: int, tree: int, rows: int) -> int:
+    """What a KV cache whose rows are elsewhere keeps where it computes: those that stay, beside the `rows` of a pass, and two
+    layers with all rows there may be. What leaves is copied twice. token: bytes of all layers' keys and values.
+    """
+    stays = KV_STAYS + rows
+    return token * stays + 2 * (token // layers) * (_up(context + tree, KV_BLOCK) + stays)
 
 
 def footprint(config: Mapping[str, Any], kind: str) -> Footprint:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offload.errors import TooLittleMemory
-from offload.footprint import Footprint
+from offload.footprint import Footprint, kv_away
 
 PROGRAM = 600 * 2**20  # Python, torch and transformers themselves, measured
 READER_BLOCK = 2**23  # of logits
@@ -100,7 +100,7 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
 
 def _kv_entry(of: Footprint, demand: Demand) -> Entry:
     if demand.place == DISK:
-        return Entry("KV cache's part in memory", of.kv_away(demand.context, demand.tree, demand.rows))
+        return Entry("KV cache's part in memory", kv_away(of.kv_token, of.layers, demand.context, demand.tree, demand.rows))
     return Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree))
 
 

@@ -66,7 +66,7 @@ class Model:
         self.rows = self.rows[:, :, : rows * ROW]
 
     def run(self, until: int) -> None:
-        for index in range(until):
+        for index in (at % LAYERS for at in range(until)):
             with self.host.layer(index) as held:
                 size = self.rows.shape[2]
                 self.device.compute.copy(held[0, size:], torch.full_like(held[0, size:], 253))  # rows of its own
@@ -106,8 +106,7 @@ def test_a_copy_that_fails_is_said_in_time_and_the_next_pass_works(fail: int) ->
         device.drain()
         device.fail_at = device.copies_ended + fail
         with pytest.raises(OffloadError, match="illegal memory access"):
-            for _ in range(3):
-                model.run(LAYERS)
+            model.run(LAYERS * 3)
         device.drain()
         device.wrong.clear()
         model.run(LAYERS)
