@@ -113,6 +113,9 @@ class Budget(Protocol):
     def learn(self, pass_: "Pass") -> None:
         """What a pass was like."""
 
+    def wake(self) -> None:
+        """The text has changed: drafting that did not pay may pay now."""
+
 
 @dataclass(frozen=True)
 class Pass:
