@@ -54,7 +54,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
     pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
-        drafts += view_bytes(sizes(model), context, options.tree, options.kv, options.draft_kv)
+        drafts += view_bytes(sizes(model), context, options.tree, options.kv, options.draft_kv, options.kv_place)
     engine, codec = _engine(model, options, pulse, drafts)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
@@ -141,7 +141,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     context = min(target.limits.context, trained)
     quant, dtype = (None, "auto") if isinstance(model, Gguf) else (draft_quant(options), options.dtype)
     alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
-                    kv="bf16", vram=everything if on_gpu else None)
+                    kv="bf16", kv_place="auto", vram=everything if on_gpu else None)
     draft, _ = _engine(model, alone, interrupt.requested)
     kind = draft_format(options) if options.draft_kv in BITS else options.draft_kv
     return [ModelExpander(sighted(draft, trained, target.limits.context, kind), fitting)]

@@ -2,25 +2,29 @@
 
 import atexit
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from transformers import PretrainedConfig
 
 from cli import llamacpp
 from cli.chunk import prompt_chunk
+from cli.kv import away, check_place, of_device
 from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, resident_weights, sizes
 from cli.models import Model, ModelOptions
 from cli.values import AUTO
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
+from offload.errors import TooLittleMemory
 from offload.folder import Folder, Form, ResidentWeights, stored
 from offload.footprint import footprint
 from offload.form import Plain, Quantised
 from offload.gguf import Gguf
 from offload.machine import free_memory
-from offload.plan import Placement, check_resident
+from offload.plan import HOST, Placement, check_resident
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
@@ -31,7 +35,8 @@ from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import REFERENCE, instruction_set
-from specexec.kv.dense import FIRST_ROWS, DenseCache
+from specexec.kv.backing import MakeBacking
+from specexec.kv.dense import DenseCache
 from specexec.kv.hierarchical import BITS
 from specexec.roles import WeightSource
 
@@ -69,10 +74,16 @@ class Making:
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
+        check_place(self.model, self.options.kv_place, self._device())
         if isinstance(self.model, Gguf):
             return llamacpp.engine(self.model, self.options, self.tokens, self.stop, self.drafts)
         check_vram(self.options.vram, self.options.device)
         return self._of_store(self.model, config) if isinstance(self.model, Store) else self._of_folder(self.model, config)
+
+    def _device(self) -> torch.device:
+        """Where it is computed."""
+        store, options = self.model, self.options
+        return store_device(store, options) if isinstance(store, Store) else choose_device(options.device)
 
     def _of_folder(self, folder: Folder, config: PretrainedConfig) -> TreeEngine:
         if self.options.vram:
@@ -106,7 +117,7 @@ class Making:
         placed, chunk = self._placed(store, context, ram)  # what it keeps in memory is read; the rest will stream
         weights = open_streamer(store, placed)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk)
+            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk, away(store, placed.place))
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(
@@ -117,16 +128,25 @@ class Making:
         auto = quant is None or self.options.dtype == "auto"
         dtype = torch.bfloat16 if auto else DTYPES[self.options.dtype]
         placed = self.device_placement(store, context, self.options.vram or free_vram(device), dtype)
-        weights = open_device_stream(store, placed, cuda(device), dtype)
+        lanes, tree = cuda(device), self.options.tree
+        weights = open_device_stream(store, placed, lanes, dtype)
         atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
-        tree = self.options.tree
-        return self._torch(config, weights, context, device, dtype, quant, tree, context + 2 * tree)
+        cache = of_device(config, context, 2 * tree, placed.place, lanes, dtype, atexit.register)
+        return self._torch(config, weights, context, device, dtype, quant, tree, cache)
 
     def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
-        of, wanted = sizes(store), demand(context, self.options.tree, self.drafts)
+        """--kv-place auto is the device, where that is enough. Raises TooLittleMemory."""
+        of, wanted = sizes(store), demand(context, self.options.tree, self.drafts, place=self.options.kv_place)
         cast = max(cast_bytes(store.spans(name), dtype) for name in store.layers)
         taken = on_device(store.config, of, wanted, dtype.itemsize, cast)
-        return plan_device(of, taken, self.options.ram or free_memory(), vram, wanted)
+        placing = partial(plan_device, of, taken, self.options.ram or free_memory(), vram)
+        try:
+            return placing(wanted)
+        except TooLittleMemory:
+            if self.options.kv_place == AUTO:
+                with suppress(TooLittleMemory):
+                    return placing(replace(wanted, place=HOST))
+            raise
 
     def placement(self, store: Store, context: int) -> Placement:
         return self._placed(store, context, self.options.ram or free_memory())[0]
@@ -134,11 +154,11 @@ class Making:
     def _placed(self, store: Store, context: int, ram: int) -> tuple[Placement, int]:
         """And how much of a prompt a pass reads. ram: bytes that may be used in all. Raises TooLittleMemory."""
         kv = self.options.kv if store.layout == "tile16" or self.options.kv != AUTO else "bf16"
-        of, tree = sizes(store), self.options.tree
-        least = demand(context, tree, self.drafts)
+        of, tree, place = sizes(store), self.options.tree, self.options.kv_place
+        least = demand(context, tree, self.drafts, place=place)
         least = replace(least, kv=planned(of, ram, least, kv).kv)
         chunk = prompt_chunk(store, ram, least, tree, self.options.activations)
-        return planned(of, ram, demand(context, tree, self.drafts, chunk), least.kv), chunk
+        return planned(of, ram, demand(context, tree, self.drafts, chunk, place), least.kv), chunk
 
     def _check_kv(self, needed: str, hint: str) -> None:
         """Raises WrongUsage for a format of keys and values that only our kernels read."""
@@ -147,16 +167,15 @@ class Making:
 
     def _kernels(
         self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE,
-        chunk: int = 0,
+        chunk: int = 0, away: MakeBacking | None = None,
     ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
-        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv, chunk)
+        return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv, chunk, away)
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
-        quant: str | None, tree: int = LARGEST_TREE, rows: int = FIRST_ROWS,
+        quant: str | None, tree: int = LARGEST_TREE, cache: DenseCache | None = None,
     ) -> TorchEngine:
-        """rows: of the KV cache, where they are planned."""
-        tokens = min(config.vocab_size, self.tokens)
-        cache = DenseCache(config.num_hidden_layers, rows=rows)
-        return TorchEngine(config, weights, cache, tokens, device, dtype, self.stop, context, tree, quant=quant)
+        """cache: where its room is planned."""
+        tokens, kv = min(config.vocab_size, self.tokens), cache or DenseCache(config.num_hidden_layers)
+        return TorchEngine(config, weights, kv, tokens, device, dtype, self.stop, context, tree, quant=quant)

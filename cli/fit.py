@@ -38,7 +38,8 @@ def _affords(target: Model, draft: int, options: ModelOptions) -> bool:
     memory = options.ram or free_memory()
     if isinstance(target, Store):
         config = admit(target.config)
-        plan(sizes(target), memory, demand(positions(config, options.context, STORE_CONTEXT), options.tree, draft))
+        plan(sizes(target), memory, demand(positions(config, options.context, STORE_CONTEXT), options.tree, draft,
+                                           place=options.kv_place))
     return draft <= SHARE * memory
 
 

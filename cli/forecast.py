@@ -31,7 +31,7 @@ SMALLEST = 0.01  # seconds of a pass that is spent on weights
 class Asked:
     """context: positions; ram, vram: bytes that may be used; None for what there is. activations: bits.
 
-    own: whether the target drafts for itself. kv: format of its keys and values, or auto.
+    own: whether the target drafts for itself. kv: format of its keys and values, or auto. place: of those, or auto.
     """
 
     target: Subject
@@ -42,6 +42,7 @@ class Asked:
     activations: int
     own: bool = False
     kv: str = AUTO
+    place: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     check_vram(asked.vram)
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
     drafting = sum(draft.bytes + kept_bytes(draft.of, draft.trained, context, TREE, AUTO) for draft in asked.drafts)
-    drafting += view_bytes(asked.target.of, context, TREE, asked.kv) if asked.own else 0
-    wanted, ram = demand(context, TREE, drafting), asked.ram or free_memory()
+    drafting += view_bytes(asked.target.of, context, TREE, asked.kv, place=asked.place) if asked.own else 0
+    wanted, ram = demand(context, TREE, drafting, place=asked.place), asked.ram or free_memory()
     kv = asked.kv if asked.target.layout == "tile16" or asked.kv != AUTO else "bf16"
     wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, kv).kv)
     found = measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations), seeing(asked.target),
@@ -116,7 +117,8 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, DRAFT_BITS)),
                          draft.of.kv_token * seen(AUTO, context, draft.trained), draft.of.group) for draft in asked.drafts)
     if asked.target.layout == "tile16":
-        wanted = replace(demand(context, TREE, drafting, chunk(asked.target.of, machine, wanted, TREE)), kv=wanted.kv)
+        tokens = chunk(asked.target.of, machine, wanted, TREE)
+        wanted = replace(demand(context, TREE, drafting, tokens, asked.place), kv=wanted.kv)
     outlook = Outlook(asked.target.of, wanted, machine, drafts)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))
 

@@ -39,7 +39,8 @@ def _context(of: Forecast) -> str:
     found, kv = of.crossings, of.asked.target.of.kv_position(of.outlook.placement.kv)
     long = f", and takes as long to attend to from {found.seconds:,} on" if found.seconds else ""
     view = f"; {found.who} drafting for itself over a view pays from {found.view:,} on" if found.view else ""
-    return (f"keys and values: {kv * of.context / GIB:.2f} GiB for {of.context:,} tokens; as large as the weights from "
+    away = ", on disk, read in every pass as far as they are filled" if of.outlook.placement.kv_disk else ""
+    return (f"keys and values: {kv * of.context / GIB:.2f} GiB for {of.context:,} tokens{away}; as large as the weights from "
             f"{found.bytes:,} on{long}{view}")
 
 
@@ -92,7 +93,8 @@ def as_json(of: Forecast) -> dict[str, Any]:
                     "bus_bytes_per_second": machine.bus, "weights_per_second": dict(machine.products),
                     "attention_bytes_per_second": dict(machine.attention),
                     "quantised_bytes_per_second": {kv: dict(rates) for kv, rates in machine.quantised.items()}},
-        "kv_bytes": target.of.kv_position(placed.kv) * of.context, "prompt_chunk": of.outlook.demand.prompt - TREE,
+        "kv_bytes": target.of.kv_position(placed.kv) * of.context, "kv_disk_bytes": placed.kv_disk,
+        "prompt_chunk": of.outlook.demand.prompt - TREE,
         "crossings": asdict(of.crossings), "kv": placed.kv,
         "ways": [{"options": way.options, "kv": way.kv, "view": way.view, "pass_seconds": way.seconds,
                   "draft_seconds": way.draft, "tokens_per_second": way.speed} for way in of.ways],

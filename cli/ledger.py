@@ -8,11 +8,11 @@ from transformers import PretrainedConfig
 from cli.models import Model, ModelOptions, parameters
 from cli.values import AUTO
 from offload.errors import TooLittleMemory
-from offload.footprint import Footprint, footprint
+from offload.footprint import KV_BLOCK, Footprint, footprint
 from offload.gguf import Gguf
 from offload.gguf_plan import cell_bytes
 from offload.kept import by_itself
-from offload.plan import Demand, Placement, plan
+from offload.plan import DEVICE, DISK, HOST, Demand, Placement, plan
 from offload.store import Store
 from offload.streamed import resident_bytes
 from specexec.engines.device import SMALL, choose_device
@@ -46,26 +46,34 @@ def check_vram(vram: int | None, device: str = "auto") -> None:
         raise WrongUsage("--vram: this machine has no CUDA device.", hint="the same command without --vram")
 
 
-def demand(context: int, tree: int, drafts: int, chunk: int = 0) -> Demand:
-    """context: positions; tree: rows of the largest, below which as many may be missing, or `chunk`; drafts: bytes of those."""
-    return Demand(context, 2 * tree, drafts, prompt=chunk + tree)
+def demand(context: int, tree: int, drafts: int, chunk: int = 0, place: str = AUTO) -> Demand:
+    """context: positions; tree: rows of the largest, below which as many may be missing, or `chunk`; drafts: bytes of those.
+
+    place: as --kv-place names it.
+    """
+    return Demand(context, 2 * tree, drafts, prompt=chunk + tree, place=DEVICE if place == AUTO else place)
 
 
 def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
     """kv: as --kv names it; auto is bf16, or int8 where it halves most of what a pass reads, or what alone fits.
 
-    Raises TooLittleMemory, as bf16 does where nothing fits.
+    Raises TooLittleMemory, as bf16 does where nothing fits, and WrongUsage for a format that is not kept on disk.
     """
-    if kv != AUTO:
-        return plan(of, ram, replace(wanted, kv=kv))
+    if wanted.place == DISK and kv in BITS:
+        raise WrongUsage(f"--kv-place disk keeps bf16; --kv is {kv}.", hint="one of the two")
+    if kv != AUTO or wanted.place == DISK:
+        return plan(of, ram, replace(wanted, kv="bf16" if kv == AUTO else kv))
     try:
         placed = plan(of, ram, wanted)
         faster = not placed.streamed and by_itself(of, wanted.context)
         return plan(of, ram, replace(wanted, kv=SMALLER)) if faster else placed
-    except TooLittleMemory:
+    except TooLittleMemory as error:
         for smaller in BITS:
             with suppress(TooLittleMemory):
                 return plan(of, ram, replace(wanted, kv=smaller))
+        with suppress(TooLittleMemory):
+            plan(of, ram, replace(wanted, place=DISK))
+            error.hint += ", or --kv-place disk"
         raise
 
 
@@ -75,13 +83,14 @@ def sizes(store: Store) -> Footprint:
     return replace(footprint(store.config, store.quant), layer=max(layers), head=resident_bytes(store))
 
 
-def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO, kind: str = AUTO) -> int:
+def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO, kind: str = AUTO, place: str = AUTO) -> int:
     """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers.
 
-    kind: of the view; all of a cache of eight bits needs no means.
+    kind: of the view; all of a cache of eight bits needs no means. place: rows that are elsewhere are copied to be seen.
     """
     means = 0 if kv == SMALLER and kind in (AUTO, UPPER) else of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
-    return int(means) + (of.kv_token + of.work_token) * 2 * tree
+    copies = of.kv_token * (KINDS["retrieval"].most + KV_BLOCK) if place in (HOST, DISK) else 0
+    return int(means) + copies + (of.kv_token + of.work_token) * 2 * tree
 
 
 def stands(kind: str, context: int) -> bool:

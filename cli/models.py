@@ -30,8 +30,8 @@ class ModelOptions:
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
     ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. tree: rows of the largest that a
     pass over a store checks. draft_kv: what a draft keeps of its context: auto, full, window, retrieval, int8 or int4. kv:
-    format of the model's keys and values: auto, bf16, int8 or int4. verbose: llama.cpp may say what it does. cache: a file for
-    the target's keys and values. quiet: nothing is said.
+    format of the model's keys and values: auto, bf16, int8 or int4. kv_place: where they are: auto, device, host or disk.
+    verbose: llama.cpp may say what it does. cache: a file for the target's keys and values. quiet: nothing is said.
     """
 
     model: str = BUNDLED
@@ -47,6 +47,7 @@ class ModelOptions:
     tree: int = TREE
     draft_kv: str = "auto"
     kv: str = "auto"
+    kv_place: str = "auto"
     verbose: bool = False
     cache: Path | None = None
     quiet: bool = False

@@ -35,6 +35,8 @@ activations_option = _option("--activations", type=click.Choice(["8", "16"]), de
 kv_option = _option("--kv", type=Kv(), default=AUTO, show_default=True,
                     help="Format of the context's keys and values; auto is bf16 unless only a smaller one fits.")
 offline_option = _option("--offline", is_flag=True, help="Ask no network, whatever is missing.")
+place_option = _option("--kv-place", type=click.Choice(["auto", "device", "host", "disk"]), default=AUTO, show_default=True,
+                       help="Where the context's keys and values are; auto is the device, else the host, and never the disk.")
 to_option = _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is.")
 
 model_options = _all(
@@ -46,6 +48,7 @@ model_options = _all(
     _option("--draft-kv", type=click.Choice(["auto", "full", "window", "retrieval", "int8", "int4"]), default=AUTO,
             show_default=True, help="What a draft keeps of a long context; never changes the text."),
     kv_option,
+    place_option,
     context_option,
     _option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."),
     _option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", help="Precision to compute in."),
@@ -132,6 +135,7 @@ shape_options = _all(
 plan_options = _all(
     draft_option,
     kv_option,
+    place_option,
     context_option,
     ram_option,
     vram_option,

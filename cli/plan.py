@@ -40,12 +40,12 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
     from cli.subject import draft, target
     from offload.measured import Measured
 
-    names = resolve(ModelOptions(model, given["draft"], kv=given["kv"]))
+    names = resolve(ModelOptions(model, given["draft"], kv=given["kv"], kv_place=given["kv_place"]))
     hub = Hub(given["to"], given["offline"], given["quiet"])
     subject, drafts = hub.subject(model, target), [hub.subject(name, draft) for name in names if name not in MODELLESS]
     if "auto" in given["draft"] and not drafts:
         drafts = hub.usual_draft(subject)
     asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"] or None,
-                           int(given["activations"]), SELF in names, given["kv"])
+                           int(given["activations"]), SELF in names, given["kv"], given["kv_place"])
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

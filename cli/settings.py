@@ -27,7 +27,7 @@ def model_options(given: Mapping[str, Any]) -> ModelOptions:
     return ModelOptions(given["model"], tuple(given["draft"]), _device(given), given["dtype"], given["ctx_size"],
                         given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"] or None,
                         max(TREE, (_nodes(given) or 0) + 1), given.get("draft_kv", AUTO), given.get("kv", AUTO),
-                        bool(given.get("verbose")), given.get("cache"), bool(given.get("quiet")))
+                        given.get("kv_place", AUTO), bool(given.get("verbose")), given.get("cache"), bool(given.get("quiet")))
 
 
 def _device(given: Mapping[str, Any]) -> str:

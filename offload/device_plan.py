@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from offload.errors import TooLittleMemory
-from offload.footprint import Footprint
-from offload.plan import PROGRAM, READER_BLOCK, SLOTS, Demand, Entry, Placement, gib, total
+from offload.footprint import Footprint, kv_away
+from offload.plan import DEVICE, HOST, PROGRAM, READER_BLOCK, SLOTS, Demand, Entry, Placement, gib, total
 
 CUDA = 768 * 2**20  # its context, cuBLAS's workspaces, bitsandbytes' kernels; published sizes, not measured here
 ROUNDED = 2**21  # torch's allocator gives out memory in such steps
@@ -44,7 +44,7 @@ def plan_device(of: Footprint, device: DeviceFootprint, ram: int, vram: int, dem
     fixed = (
         Entry("CUDA", CUDA),
         Entry("head and last norm", device.head),
-        Entry("KV cache", device.kv_token * (demand.context + demand.tree)),
+        _kv_entry(of, device, demand),
         Entry("a pass's buffers", device.work),
         Entry("draft", demand.draft),
     )
@@ -56,15 +56,24 @@ def plan_device(of: Footprint, device: DeviceFootprint, ram: int, vram: int, dem
     else:
         raise _too_little(total(fixed) + ring * device.layer, vram, "GPU memory", "--vram")
     layers = (Entry("layers in GPU memory", held * device.layer), Entry("ring of GPU buffers", slots * device.layer))
-    return _on_host(of, ram, held, slots, (*fixed, *layers))
+    kept = device.kv_token * (demand.context + demand.tree) if demand.place == HOST else 0
+    return _on_host(of, ram, held, slots, (*fixed, *layers), kept)
 
 
-def _on_host(of: Footprint, ram: int, held: int, slots: int, vram: tuple[Entry, ...]) -> Placement:
+def _kv_entry(of: Footprint, device: DeviceFootprint, demand: Demand) -> Entry:
+    if demand.place == HOST:
+        return Entry("KV cache's part in GPU memory",
+                     kv_away(device.kv_token, of.layers, demand.context, demand.tree, demand.tree))
+    return Entry("KV cache", device.kv_token * (demand.context + demand.tree))
+
+
+def _on_host(of: Footprint, ram: int, held: int, slots: int, vram: tuple[Entry, ...], kv: int) -> Placement:
     """Where the layers wait that do not stay on the device: page-locked, or on disk before a ring of page-locked buffers.
 
-    A layer that stays on the device passes through memory once; what is reserved for the others has room for that.
+    A layer that stays on the device passes through memory once; what is reserved for the others has room for that. kv: bytes
+    of keys and values.
     """
-    fixed = (Entry("program", PROGRAM + CUDA), Entry("head as it is read", of.head))
+    fixed = (Entry("program", PROGRAM + CUDA), Entry("head as it is read", of.head), Entry("page-locked KV cache", kv))
     rest, room = of.layers - held, (ram - total(fixed)) // of.layer
     if room < min(rest, SLOTS) or room < 1:
         raise _too_little(total(fixed) + (min(rest, SLOTS) or 1) * of.layer, ram, "memory", "--ram")
@@ -72,7 +81,8 @@ def _on_host(of: Footprint, ram: int, held: int, slots: int, vram: tuple[Entry, 
     pinned = min(rest, room - ring)
     ledger = (*fixed, Entry("page-locked layers", pinned * of.layer), Entry("page-locked ring of buffers", ring * of.layer),
               Entry("a layer as it is read", 0 if rest else of.layer))
-    return Placement(pinned, ring, (rest - pinned) * of.layer, ledger, held, slots, rest * of.layer, vram)
+    return Placement(pinned, ring, (rest - pinned) * of.layer, ledger, held, slots, rest * of.layer, vram,
+                     place=HOST if kv else DEVICE)
 
 
 def _too_little(least: int, given: int, what: str, option: str) -> TooLittleMemory:

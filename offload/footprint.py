@@ -11,6 +11,7 @@ HEADER = 2 * PAGE  # a store file's, at most
 HEAD_ROUNDED = 32  # a head's dimensions in the KV cache are filled to whole 32s
 KV_GROUP = 128  # positions whose keys and values are quantised together
 KV_BITS = {"int8": 8, "int4": 4}
+KV_BLOCK, KV_STAYS = 64, 384  # positions that leave memory together; committed ones at the end that stay, at the most
 
 
 def _up(number: int, to: int) -> int:
@@ -62,6 +63,14 @@ class Footprint:
     def multiplied(self) -> int:
         """Parameters that a token is multiplied with: all but the embedding's, of two bytes each."""
         return self.parameters - self.embedding // 2
+
+
+def kv_away(token: int, layers: int, context: int, tree: int, rows: int) -> int:
+    """What a KV cache whose rows are elsewhere keeps where it computes: those that stay, beside the `rows` of a pass, and two
+    layers with all rows there may be. What leaves is copied twice. token: bytes of all layers' keys and values.
+    """
+    stays = KV_STAYS + rows
+    return token * stays + 2 * (token // layers) * (_up(context + tree, KV_BLOCK) + stays)
 
 
 def footprint(config: Mapping[str, Any], kind: str) -> Footprint:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offload.errors import TooLittleMemory
-from offload.footprint import Footprint
+from offload.footprint import Footprint, kv_away
 
 PROGRAM = 600 * 2**20  # Python, torch and transformers themselves, measured
 READER_BLOCK = 2**23  # of logits
 STEP = 256  # of contexts that are proposed
 SLOTS = 2  # buffers of the ring: one being read, one in use
+DEVICE, HOST, DISK = "device", "host", "disk"  # where keys and values are; without a device the first two are one
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Demand:
     """context: tokens the KV cache is to hold. tree: rows of the largest pass over a tree, and of the KV cache besides.
 
     draft: bytes of what drafts. kv: format of keys and values: bf16, int8 or int4. prompt: rows of a pass that reads a prompt,
-    where they are more.
+    where they are more. place: of keys and values: device, host (a device's machine) or disk.
     """
 
     context: int
@@ -26,6 +27,7 @@ class Demand:
     draft: int = 0
     kv: str = "bf16"
     prompt: int = 0
+    place: str = DEVICE
 
     @property
     def rows(self) -> int:
@@ -44,7 +46,8 @@ class Placement:
     """pinned: layers that stay in memory. streamed: bytes read in every pass. ledger: all that is allocated.
 
     With a device: on_device layers stay there; the others, `copied` bytes, pass through device_slots buffers of it in every
-    pass, `pinned` of them from page-locked memory. vram: the device's ledger. kv: format of keys and values.
+    pass, `pinned` of them from page-locked memory. vram: the device's ledger. kv: format of keys and values. kv_disk: bytes
+    of them on disk, of which a pass reads those that are filled; place: where they are.
     """
 
     pinned: int
@@ -56,6 +59,8 @@ class Placement:
     copied: int = 0
     vram: tuple[Entry, ...] = ()
     kv: str = "bf16"
+    kv_disk: int = 0
+    place: str = DEVICE
 
     @property
     def bytes(self) -> int:
@@ -75,20 +80,28 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
     fixed = (
         Entry("program", PROGRAM),
         Entry("head and last norm", of.head),
-        Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree)),
+        _kv_entry(of, demand),
         Entry("a pass's buffers", of.work_token * demand.rows + READER_BLOCK),
         Entry("draft", demand.draft),
     )
-    room = ram - total(fixed)
+    room, kv_disk = ram - total(fixed), of.kv_token * (demand.context + demand.tree) if demand.place == DISK else 0
     if room >= of.layers * of.layer:
-        return Placement(of.layers, 0, 0, (*fixed, Entry("layers in memory", of.layers * of.layer)), kv=demand.kv)
+        whole = Entry("layers in memory", of.layers * of.layer)
+        return Placement(of.layers, 0, 0, (*fixed, whole), kv=demand.kv, kv_disk=kv_disk, place=demand.place)
     pinned = room // of.layer - SLOTS
     if pinned < 0:
         least = total(fixed) + SLOTS * of.layer
         raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
                               hint=f"--ram {gib(least)}{_shorter(of, demand, least - ram)}")
     ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))
-    return Placement(pinned, SLOTS, (of.layers - pinned) * of.layer, (*fixed, *ring), kv=demand.kv)
+    streamed = (of.layers - pinned) * of.layer
+    return Placement(pinned, SLOTS, streamed, (*fixed, *ring), kv=demand.kv, kv_disk=kv_disk, place=demand.place)
+
+
+def _kv_entry(of: Footprint, demand: Demand) -> Entry:
+    if demand.place == DISK:
+        return Entry("KV cache's part in memory", kv_away(of.kv_token, of.layers, demand.context, demand.tree, demand.rows))
+    return Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree))
 
 
 def check_resident(weights: int, kv_token: int, context: int, free: int, path: Path) -> None:

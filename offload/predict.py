@@ -35,8 +35,10 @@ class Prediction:
 
 def predict(of: Footprint, placed: Placement, machine: Machine, n: int, context: int = 0) -> Prediction:
     """A pass of n tokens below a context of so many."""
-    return Prediction(placed.streamed / machine.disk, arithmetic(of.multiplied, machine.products, n),
-                      attention(of.kv_token * context, of.group, machine.seeing(placed.kv), n))
+    kv = of.kv_token * context
+    streamed = placed.streamed + (kv if placed.kv_disk else 0)
+    return Prediction(streamed / machine.disk, arithmetic(of.multiplied, machine.products, n),
+                      attention(kv, of.group, machine.seeing(placed.kv), n))
 
 
 def attention(kv: int, group: int, rates: Mapping[int, float], n: int) -> float:

@@ -12,6 +12,7 @@ IDLE = 3  # passes without a draft after which nothing looks for one
 SOME = 8  # of them, one is measured
 SELDOM = 64  # of them, between two looks at the most
 SPARE = 0.005  # the share of time spent on looking again
+WAKING = 3  # plain passes that looks may take, all together, where the text has changed
 FEW = 16  # tokens above node 0 beyond which a pass reads a prompt, and says little about the rate
 
 
@@ -27,11 +28,15 @@ class Fixed:
     def learn(self, pass_: Pass) -> None:
         """There is nothing to learn."""
 
+    def wake(self) -> None:
+        """It never sleeps."""
+
 
 class Auto:
     """Implements Budget. most: nodes that there is memory for. price: seconds of all but drafting, by tokens of a pass.
 
-    Where drafting does not pay it is not tried, but for looks ever further apart that a small share of the time pays for.
+    Where drafting does not pay it is not tried, but for looks ever further apart that a small share of the time pays for, and
+    where somebody says that the text has changed.
     """
 
     def __init__(self, most: int) -> None:
@@ -58,11 +63,16 @@ class Auto:
     def _awake(self) -> bool:
         return self._idle < IDLE or self._idle % SELDOM == 0 or self._idle & (self._idle - 1) == 0
 
+    def wake(self) -> None:
+        if self._idle >= IDLE:
+            self._idle, self._spare = 0, max(self._spare, WAKING * float(self.price.seconds([1])[0]))
+
     def learn(self, pass_: Pass) -> None:
         if self._idle < IDLE or self._idle % SOME == 0:
             self.price = self.price.measured([pass_.missing + pass_.nodes], [pass_.seconds], [pass_.waited])
         seconds = pass_.seconds + pass_.draft_seconds
-        self._spare = max(0.0, self._spare + SPARE * seconds - pass_.draft_seconds) if self._idle >= IDLE else 0.0
+        saved = SPARE * seconds if self._idle >= IDLE else 0.0
+        self._spare = max(0.0, self._spare + saved - pass_.draft_seconds)
         self._idle = 0 if pass_.nodes > 1 else self._idle + 1
         if pass_.missing <= FEW:
             self._tokens = MEMORY * self._tokens + pass_.tokens

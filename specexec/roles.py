@@ -91,7 +91,7 @@ class Engine(Protocol):
 
     @property
     def waited(self) -> float:
-        """Seconds that its passes have waited for weights, in all; 0 where nobody knows."""
+        """Seconds that its passes have waited for weights, keys and values, in all; 0 where nobody knows."""
 
     def sync(self, tokens: Sequence[int]) -> None:
         """The cache is to hold exactly `tokens`. Remembers that; evaluates nothing."""
@@ -112,6 +112,9 @@ class Budget(Protocol):
 
     def learn(self, pass_: "Pass") -> None:
         """What a pass was like."""
+
+    def wake(self) -> None:
+        """The text has changed: drafting that did not pay may pay now."""
 
 
 @dataclass(frozen=True)

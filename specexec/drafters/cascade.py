@@ -23,9 +23,11 @@ class Cascade:
         self._drafting = 0.0  # seconds of the last guess
         self._helped = self._spent = False  # whether a guess for this tree came true, and nothing was left to guess then
 
-    def begin(self) -> None:
-        """A new tree above."""
+    def begin(self, fresh: bool) -> None:
+        """A new tree above. fresh: of another answer, which may be easier to guess than the text of the last one."""
         self._helped = self._spent = False
+        if fresh:
+            self.budget.wake()
 
     def worth(self, beside: int) -> Worth:
         """Of a guess in a pass that evaluates so many tokens besides."""

@@ -23,9 +23,10 @@ class Tier(ModelExpander):
         self.cascade = cascade
 
     def begin(self, setting: Setting) -> None:
+        fresh = self._setting is None or setting.noise is not self._setting.noise
         super().begin(setting)
         if self.cascade is not None:
-            self.cascade.begin()
+            self.cascade.begin(fresh)
 
     def _look(self, asked: Sequence[Asked], also: Reader = unread) -> None:
         """The best of them takes along what was guessed below it."""

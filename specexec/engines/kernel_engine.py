@@ -12,12 +12,14 @@ from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
-from specexec.kernels import linear, rows, table
+from specexec.kernels import attention, linear, rows, table
 from specexec.kernels.library import instruction_set, version
 from specexec.kernels.linear import Activations
+from specexec.kv.backing import BLOCK, KEPT, STEP, MakeBacking
 from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
 from specexec.kv.hierarchical import BITS, HierarchicalCache
+from specexec.kv.offloaded import OffloadedBlocks
 from specexec.kv.window import BlockWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import depths
@@ -28,17 +30,17 @@ class KernelEngine(WeightsEngine):
 
     config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
     Interrupted. kv: bf16, int8 or int4, the format of keys and values. chunk: tokens of a prompt that one pass reads, where
-    that is more than largest_tree.
+    that is more than largest_tree. away: makes what holds keys and values, in bf16, where they are not to be in memory.
     """
 
     def __init__(
         self, config: PretrainedConfig, source: WeightSource, vocabulary: int, bits: int,
         stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
-        kv: str = "bf16", chunk: int = 0,
+        kv: str = "bf16", chunk: int = 0, away: MakeBacking | None = None,
     ) -> None:
         self.shape = Shape.of(config)
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary, chunk)
-        blocks = self._blocks(config.num_hidden_layers, limits, kv)
+        blocks = self._blocks(config.num_hidden_layers, limits, kv, away)
         super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))
         self.blocks: KernelCache = blocks
         self.bits, self.stop = bits, stop
@@ -49,10 +51,14 @@ class KernelEngine(WeightsEngine):
         self._room = Workspace(self.shape, 1, bits)
         self._layers: dict[int, KernelLayer] = {}  # by the identity of the mapping each holds: streamed ones come again
 
-    def _blocks(self, layers: int, limits: Limits, kv: str) -> BlockCache:
+    def _blocks(self, layers: int, limits: Limits, kv: str, away: MakeBacking | None) -> BlockCache:
         heads, dim, tree = self.shape.kv_heads, self.shape.head_dim, 2 * limits.tree  # and below one the rows of the next pass
         if kv in BITS:
             return HierarchicalCache(layers, heads, dim, BITS[kv], limits.context, tree)
+        if away is not None:
+            rows = -(-(limits.context + tree) // BLOCK) * BLOCK
+            most = KEPT + STEP + max(tree, limits.chunk + limits.tree)
+            return OffloadedBlocks(layers, heads, dim, away(layers, 2 * heads, rows, 2 * attention.padded(dim)), most)
         return BlockCache(layers, heads, dim, limits.context + tree)
 
     @property
@@ -67,7 +73,7 @@ class KernelEngine(WeightsEngine):
 
     def keeping(self, kv: str) -> Self:
         """Another one, over an empty cache of keys and values in that format."""
-        return self.over(self._blocks(len(self.windows), self.limits, kv))
+        return self.over(self._blocks(len(self.windows), self.limits, kv, None))
 
     def _window(self) -> KVCache:
         return BlockWindow(len(self.windows), self.shape.kv_heads, self.shape.head_dim, self.angles.frequencies)
@@ -75,15 +81,15 @@ class KernelEngine(WeightsEngine):
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         n, length = len(tokens), self.blocks.length
         self._make_room(n)
-        self.blocks.room(self.blocks.held + len(parents))
+        self.blocks.room(self.blocks.above + len(parents))
         positions = [length + depth for depth in depths(parents)[-n:]]
         steps, keep = self._steps(positions, parents)
         self._room.x[:n] = self.source.embed(tokens)
         for index, window in enumerate(self.windows):
             if self.stop():
                 raise Interrupted
-            with self.source.layer(index) as tensors:
-                self._layer(tensors).forward(steps[window], self.blocks.structs[index])
+            with self.source.layer(index) as tensors, self.blocks.layer(index) as seen:
+                self._layer(tensors).forward(steps[window], seen)
             if root is not None:
                 self.blocks.asked(index, self._room.q[root])
         del keep
@@ -91,11 +97,11 @@ class KernelEngine(WeightsEngine):
 
     def _steps(self, positions: list[int], parents: Sequence[int]) -> tuple[dict[int | None, Step], list[torch.Tensor]]:
         """A pass for each window there is, and the tensors they point into."""
-        held, at = self.blocks.held, torch.tensor(positions, dtype=torch.int32)
+        above, at = self.blocks.above, torch.tensor(positions, dtype=torch.int32)
         of, angles = torch.tensor(parents, dtype=torch.int32), self.angles.at(positions)
         first = {w: torch.zeros_like(at) if w is None else (at + 1 - w).clamp(min=0) for w in set(self.windows)}
-        row = held + len(parents) - len(positions)
-        steps = {w: Step(angles, table.Pass(of.data_ptr(), seen.data_ptr(), held, len(of), len(at), table.threads()), row)
+        row = above + len(parents) - len(positions)
+        steps = {w: Step(angles, table.Pass(of.data_ptr(), seen.data_ptr(), above, len(of), len(at), table.threads()), row)
                  for w, seen in first.items()}
         return steps, [of, *first.values()]
 

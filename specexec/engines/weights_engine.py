@@ -59,4 +59,4 @@ class WeightsEngine(TreeEngine):
 
     @property
     def waited(self) -> float:
-        return float(getattr(self.source, "waited", 0.0))
+        return float(getattr(self.source, "waited", 0.0)) + float(getattr(self.cache, "waited", 0.0))

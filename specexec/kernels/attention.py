@@ -64,6 +64,21 @@ def mean_keys(keys: torch.Tensor, first: int, last: int) -> torch.Tensor:
     return eights.transpose(2, 3).flatten(3).flatten(1, 2)[:, first - 2 * start : last - 2 * start]
 
 
+Buffers = tuple[torch.Tensor, torch.Tensor]
+"""(keys, values) of a cache, as empty_cache makes them."""
+
+
+@torch.inference_mode()
+def pick(to: Buffers, first: int, of: Buffers, eights: torch.Tensor) -> None:
+    """The eights from `first` on of one cache become the eights int[kv_heads, m] of another, each head its own."""
+    heads, at = torch.arange(len(eights))[:, None], torch.arange(first, first + eights.shape[1])[None]
+    here, there = ((*keys.shape[:3], 2, EIGHT, 2) for keys in (to[0], of[0]))
+    picked = eights.long()
+    to[0].view(here)[heads, at // 2, :, at % 2] = of[0].view(there)[heads, picked // 2, :, picked % 2]
+    rows, those = (values.view(len(values), -1, EIGHT, values.shape[2]) for values in (to[1], of[1]))
+    rows[heads, at] = those[heads, picked]
+
+
 def attend(
     q: torch.Tensor, cache: table.Cache, committed: int, parents: torch.Tensor, first: torch.Tensor,
     out: torch.Tensor, log_sum_exp: torch.Tensor | None = None,

@@ -2,12 +2,14 @@
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from ctypes import pointer
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from specexec.kernels import attention, table
+from specexec.kernels.attention import Buffers
 from specexec.kv.attention import Partial
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.committed import Committed
@@ -24,15 +26,14 @@ class KernelCache(KVCache, Protocol):
     """A cache whose rows the kernels write and read."""
 
     @property
-    def structs(self) -> Any:
-        """ctypes array of table.Cache, a layer each."""
-
-    @property
-    def held(self) -> int:
-        """Committed rows that lie in the structs' own buffers, before the tree's."""
+    def above(self) -> int:
+        """Committed rows that lie in a layer's own buffers, before the tree's."""
 
     def room(self, rows: int) -> None:
-        """Makes room for so many rows in those."""
+        """Makes room for so many rows in those: before a pass."""
+
+    def layer(self, index: int) -> AbstractContextManager[table.Cache]:
+        """A layer, in whose buffers a pass writes its rows and sees all before them, inside the context."""
 
     def asked(self, layer: int, query: torch.Tensor) -> None:
         """query[heads, dim]: of the first node that a pass evaluates."""
@@ -52,7 +53,7 @@ class BlockCache(Committed):
         self.layers, self.kv_heads, self.head_dim = layers, kv_heads, head_dim
         self.dim = attention.padded(head_dim)
         self._capacity = 0
-        self._kv: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._kv: list[Buffers] = []
         self.structs: Any = (table.Cache * layers)()  # of each layer, as the kernels take them
 
     @property
@@ -92,26 +93,37 @@ class BlockCache(Committed):
         self.gathered, self.quantised = [], []
         self.describe()
 
+    @property
+    def above(self) -> int:
+        return self.held
+
+    def layer(self, index: int) -> AbstractContextManager[table.Cache]:
+        return nullcontext(self.structs[index])
+
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
         if rows.root is not None:
             self.asked(layer, q[:, rows.root])
-        end = self.held + len(rows.parents)
+        end = self.above + len(rows.parents)
         with torch.inference_mode(False):
             self.room(end)
-        attention.place(*self._kv[layer], k, v, end - k.shape[1])
-        return self._attend(layer, q, rows, self.held, rows.parents)[0]
+        with self.layer(layer) as struct:
+            self._place(layer, k, v, end - k.shape[1])
+            return self._attend(struct, q, rows, self.above, rows.parents)[0]
 
     def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial:
         """Attention over the first `length` committed rows alone."""
-        return Partial(*self._attend(layer, q, rows, length, ()))
+        return Partial(*self._attend(self.structs[layer], q, rows, length, ()))
+
+    def _place(self, layer: int, k: torch.Tensor, v: torch.Tensor, row: int) -> None:
+        attention.place(*self._kv[layer], k, v, row)
 
     def _attend(
-        self, layer: int, q: torch.Tensor, rows: Rows, length: int, parents: Sequence[int]
+        self, struct: table.Cache, q: torch.Tensor, rows: Rows, length: int, parents: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         asked = torch.nn.functional.pad(q.float().transpose(0, 1), (0, self.dim - self.head_dim)).contiguous()
         out = torch.zeros(*asked.shape[:2], self.head_dim)
         sums = torch.full(asked.shape[:2], -torch.inf)
-        attention.attend(asked, self.structs[layer], length, torch.tensor(parents, dtype=torch.int32),
+        attention.attend(asked, struct, length, torch.tensor(parents, dtype=torch.int32),
                          rows.first_visible.int(), out, sums)
         out.masked_fill_((sums == -torch.inf).unsqueeze(-1), 0)  # of queries that see none of them
         return out.transpose(0, 1).to(q.dtype), sums.T
@@ -124,12 +136,10 @@ class BlockCache(Committed):
         return BlockGathering(self, gather(kind))
 
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
-        each, steps = chunk // attention.EIGHT, range(first, last, max(1, MEANT_ROWS // chunk))
-        found = [attention.mean_keys(self._kv[layer][0], at * each, min(last, at + steps.step) * each) for at in steps]
-        return torch.cat(found, 1).view(self.kv_heads, last - first, each, -1).mean(2)
+        return mean_chunks(self._kv[layer][0], first, last, chunk)
 
-    def buffers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(keys, values) of each layer; they stay what they are where the cache outgrows them."""
+    def buffers(self) -> list[Buffers]:
+        """Each layer's; they stay what they are where the cache outgrows them."""
         return list(self._kv)
 
     @property
@@ -161,16 +171,29 @@ class OverBlocks(View[Seen, BlockCache]):
     """A view's part of KernelCache, all of which is its tail's."""
 
     @property
-    def held(self) -> int:
-        return self._fresh().held
+    def above(self) -> int:
+        return self._fresh().above
 
-    @property
-    def structs(self) -> Any:
-        """ctypes array of table.Cache, a layer each."""
-        return self._fresh().structs
+    def layer(self, index: int) -> AbstractContextManager[table.Cache]:
+        return self._fresh().layer(index)
 
     def room(self, rows: int) -> None:
         self._fresh().room(rows)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
         return self._fresh().attend(layer, q, k, v, rows)
+
+
+def mean_chunks(keys: torch.Tensor, first: int, last: int, chunk: int) -> torch.Tensor:
+    """fp32[kv_heads, last - first, dim]: of chunks of a cache's keys, some at a time."""
+    each, steps = chunk // attention.EIGHT, range(first, last, max(1, MEANT_ROWS // chunk))
+    found = [attention.mean_keys(keys, at * each, min(last, at + steps.step) * each) for at in steps]
+    return torch.cat(found, 1).view(len(keys), last - first, each, -1).mean(2)
+
+
+@torch.inference_mode()
+def copy(to: Buffers, at: int, of: Buffers, start: int, count: int) -> None:
+    """`count` rows of a layer, from `start` on, in place of those from `at` on. Both begin tiles; tiles are copied whole."""
+    tiles, here, there = -(-count // attention.ROWS), at // attention.ROWS, start // attention.ROWS
+    to[0][:, here : here + tiles] = of[0][:, there : there + tiles]
+    to[1][:, at : at + count] = of[1][:, start : start + count]

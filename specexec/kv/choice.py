@@ -33,6 +33,11 @@ class Gather:
         if self.rows < self.first + self.recent:
             raise ValueError(f"{self.rows} rows do not hold the first {self.first} and the recent {self.recent}")
 
+    @property
+    def most(self) -> int:
+        """Rows that are ever in sight."""
+        return self.rows + self.stride + 2 * self.chunk
+
 
 class Means:
     """Mean keys of a base's whole chunks, one layer's: found once, as it commits."""
@@ -75,7 +80,7 @@ class Choice:
         self.made = 0  # how often
         self._means = [Means(base, layer, of.chunk) for layer in range(base.layers)]
         self._chosen = torch.empty(0, dtype=torch.int32)  # [layers, kv_heads, eights]
-        self._covered = 0  # rows among which they were chosen: all later ones are seen
+        self._covered = 0  # rows among which they were chosen
         self._stale = True
 
     @property
@@ -92,11 +97,24 @@ class Choice:
         for means in self._means:
             means.forget(kept // self.of.chunk)
 
-    def eights(self, length: int) -> torch.Tensor:
-        """int32[layers, kv_heads, blocks, 8]: of the base's first `length` rows, in order; -1 fills up."""
+    @property
+    def chosen(self) -> torch.Tensor:
+        """int32[layers, kv_heads, eights]: of the first `covered` rows, in order; all later ones are seen."""
+        return self._chosen
+
+    @property
+    def covered(self) -> int:
+        return self._covered
+
+    def make(self, length: int) -> None:
+        """Among the base's first `length` rows, where that is due."""
         late = length - self._covered > self.of.recent + self.of.stride + self.of.chunk
         if self._stale or late or length < self._covered:
             self._choose(length)
+
+    def eights(self, length: int) -> torch.Tensor:
+        """int32[layers, kv_heads, blocks, 8]: of the base's first `length` rows, in order; -1 fills up."""
+        self.make(length)
         new = torch.arange(self._covered // EIGHT, -(-length // EIGHT), dtype=torch.int32)
         shape = self._chosen.shape[:2]
         empty = torch.full((-(len(new) + self._chosen.shape[2]) % EIGHTS,), -1, dtype=torch.int32)

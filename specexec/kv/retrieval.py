@@ -83,10 +83,14 @@ class DenseGathering(Gathering[DenseCache, DenseCache]):
             return tail.attend(layer, q, k, v, rows)
         at = self._rows[layer].to(q.device)
         if layer not in self._picked:
-            self._picked[layer] = self.base.picked(layer, at.clamp(min=0))
+            self._picked[layer] = self._pick(layer, at)
         hidden = (at[:, None] < rows.first_visible[:, None]) | (at[:, None] < 0) | (at[:, None] >= self._seen)
         bias = torch.zeros(hidden.shape, device=q.device).masked_fill_(hidden, -torch.inf)[:, None]
         return merge(attend_part(q, *self._picked[layer], bias, rows.softcap), tail.attend_part(layer, q, k, v, rows))
+
+    def _pick(self, layer: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(k, v)[kv_heads, m, dim] of the base's rows int64[kv_heads, m], or of any where those are negative."""
+        return self.base.picked(layer, rows.clamp(min=0))
 
     def _see(self, rows: int) -> None:
         super()._see(rows)

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from cli.engines import Making
+from cli.models import ModelOptions
 from offload.footprint import footprint
 from offload.store import Store
 from tests.cli.conftest import LAYOUT, least, placement
 from tests.cli.process import run
+from tests.kernels import need
 from tests.offload.test_convert_large import write_model
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 12, "hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 2048}
@@ -36,8 +39,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder / "store")
 
 
-def answer(store: Path, ram: int) -> dict[str, Any]:
-    ran = run("run", "Once upon a time " * 200, "--json", "-n", "8", "--seed", "7", "-m", str(store), "--ram", str(ram))
+def answer(store: Path, ram: int, *options: str, repeats: int = 200) -> dict[str, Any]:
+    asked = ("--json", "-n", "8", "--seed", "7", "-m", str(store), "--ram", str(ram), *options)
+    ran = run("run", "Once upon a time " * repeats, *asked)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
@@ -63,3 +67,16 @@ def test_just_below_the_least_is_refused_by_the_number_that_works(store: Path) -
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (3, "", 2)
     named = ran.stderr.split("Try: --ram ")[1].split(",")[0]
     assert run("run", "Once", "-n", "2", "--kv", "bf16", "-m", str(store), "--ram", named).returncode == 0
+
+
+def test_keys_and_values_on_disk_leave_that_room_to_layers(store: Path) -> None:
+    """In memory that holds them or half of the layers."""
+    ram, disk = least(store), ("--kv", "bf16", "--kv-place", "disk")
+    need()
+    found, wanted = answer(store, ram, *disk, repeats=120), answer(store, ram, "--kv", "bf16", repeats=120)
+    options = ModelOptions(ram=ram, kv_place="disk")
+    placed = Making(Store(store), options, 0, lambda: False).placement(Store(store), 4096)
+    assert found["token_ids"] == wanted["token_ids"]
+    assert found["streamed_bytes"] < wanted["streamed_bytes"] / 2
+    assert placed.bytes <= ram
+    assert found["peak_rss_bytes"] <= 1.05 * placed.bytes

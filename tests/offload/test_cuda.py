@@ -20,6 +20,7 @@ from offload.streamed import open_device_stream, open_streamer
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
 from specexec.kv.dense import DenseCache
+from specexec.kv.offloaded_dense import OffloadedDense
 from tests.models import chain, read
 from tests.offload.device import vram_for
 from tests.offload.test_device_stream import LAYERS, placed
@@ -125,6 +126,20 @@ def test_copies_of_locked_memory_run_at_the_bus_speed(capsys: pytest.CaptureFixt
     with capsys.disabled():
         print(f"\ncopies to the device: {pageable:.1f} GB/s pageable, {locked:.1f} GB/s page-locked")
     assert locked > 0.9 * pageable
+
+
+def test_keys_and_values_in_this_machines_memory_have_the_bits_of_the_devices_own(store: Store, at_exit: None) -> None:
+    found = []
+    for place in ("device", "host"):
+        making = ledger(store, 1024)
+        engine = replace(making, options=replace(making.options, kv_place=place)).engine()
+        assert isinstance(engine, TorchEngine)
+        assert isinstance(engine.cache, OffloadedDense) == (place == "host")
+        engine.sync([*range(5, 505)])
+        rows = [read(engine, chain(70, 71))]
+        engine.sync([*range(5, 805)])
+        found.append(torch.cat((*rows, read(engine, chain(70, 71, 72)))))
+    assert found[0].equal(found[1])
 
 
 @pytest.mark.parametrize("layers", [0, 3])

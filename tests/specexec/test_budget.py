@@ -90,3 +90,35 @@ def test_reading_a_prompt_is_no_decoding() -> None:
     before = auto.rate
     auto.learn(Pass(5_000, 1, 1, 0.0, 60.0))
     assert auto.rate == pytest.approx(before, rel=0.05)
+
+
+def asleep() -> Auto:
+    auto = Auto(256)
+    for _ in range(301):
+        auto.learn(Pass(0, 1, 1, 0.0, 0.1))
+    assert not auto.worth(0).budget
+    return auto
+
+
+def test_it_looks_at_once_where_the_text_has_changed() -> None:
+    auto = asleep()
+    auto.wake()
+    played = Played(lambda n: 0.1, draft=0.05)
+    assert all(played.pass_(auto) for _ in range(10))
+
+
+def test_looks_at_a_changed_text_take_a_few_plain_passes_at_the_most() -> None:
+    auto = asleep()
+    auto.wake()
+    assert 0.2 < auto.worth(0).spare <= 0.35
+    for _ in range(3):
+        auto.learn(Pass(0, 1, 1, 0.1, 0.1))
+    assert auto.worth(0).spare < 0.02
+    assert not auto.worth(0).budget
+
+
+def test_who_is_awake_is_not_given_more() -> None:
+    auto = Auto(256)
+    auto.learn(Pass(0, 8, 3, 0.01, 0.1))
+    auto.wake()
+    assert auto.worth(0).spare == 0

@@ -124,3 +124,19 @@ def test_a_tier_that_lacks_the_prompt_does_not_read_it_itself() -> None:
     engine.missing = 1_000
     steps(ToyEngine(table(3)), Grow([tier], 10_000), answer_of(10), Sampling(0.0))
     assert not engine.calls
+
+
+class Waking(Fixed):
+    woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+def test_each_answer_wakes_what_drafts_for_a_tier_once() -> None:
+    tier, budget = same(table(3), table(3)), Waking(6)
+    assert tier.cascade is not None
+    tier.cascade.budget = budget
+    for answers in (1, 2):
+        assert len(steps(ToyEngine(table(3)), Grow([tier], 10_000), answer_of(20), number=answers)) > 1
+        assert budget.woken == answers

@@ -1,0 +1,56 @@
+"""Where a model's keys and values are kept: --kv-place."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from transformers import PretrainedConfig
+
+from cli import home
+from cli.models import Model
+from offload.kv_file import KvFile
+from offload.kv_host import KvHost
+from offload.lane import Device
+from offload.plan import DISK, HOST
+from offload.store import Store
+from specexec.errors import WrongUsage
+from specexec.kv.backing import KEPT, STEP, MakeBacking
+from specexec.kv.dense import DenseCache
+from specexec.kv.offloaded_dense import OffloadedDense
+
+
+def check_place(model: Model, place: str, device: torch.device) -> None:
+    """Raises WrongUsage for a --kv-place that this model's engine does not know. device: where it computes."""
+    store = model if isinstance(model, Store) else None
+    if place == DISK and (store is None or store.layout != "tile16" or device.type != "cpu"):
+        raise WrongUsage("--kv-place disk needs a converted model, on the CPU's kernels.",
+                         hint=f"--kv-place auto, or specexec convert {model.path} --layout tile16")
+    if place == HOST and device.type != "cpu" and store is None:
+        raise WrongUsage("--kv-place host needs a converted model, where there is a device.",
+                         hint=f"--kv-place auto, or specexec convert {model.path}")
+
+
+def away(store: Store, place: str) -> MakeBacking | None:
+    """Keys and values on the disk that the weights are on, where its folder may be written; None: in memory."""
+    if place != DISK:
+        return None
+    beside, other = store.path.resolve().parent, home.machine().parent
+    if os.access(beside, os.W_OK):
+        return partial(KvFile, beside)
+    other.mkdir(parents=True, exist_ok=True)
+    return partial(KvFile, other)
+
+
+def of_device(
+    config: PretrainedConfig, context: int, tree: int, place: str, device: Device, dtype: torch.dtype,
+    leave: Callable[[Callable[[], None]], object],
+) -> DenseCache:
+    """All of it is taken at once. tree: rows of it besides the context. leave: takes what is to be done at the end."""
+    layers, rows = config.num_hidden_layers, context + tree
+    if place != HOST:
+        return DenseCache(layers, rows=rows)
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    backing = KvHost(device, layers, 2 * config.num_key_value_heads, rows, dim * dtype.itemsize)
+    leave(backing.close)
+    return OffloadedDense(layers, backing, KEPT + STEP + tree)

@@ -1,0 +1,141 @@
+"""Keys and values on disk, alone and beside weights that stream: inside the ledger, the resident run's tokens in every tier."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cli.drafting import own, standing
+from cli.engines import Making
+from cli.models import ModelOptions
+from offload.kv_file import KvFile
+from offload.plan import Placement
+from offload.store import Store
+from offload.stream import Streamer
+from specexec.budget import Fixed
+from specexec.drafters.grow import Grow, Nothing
+from specexec.drafters.growing import Expander
+from specexec.drafters.lookup import Chains, Recycled
+from specexec.drafters.model import ModelExpander
+from specexec.engines.kernel_engine import KernelEngine
+from specexec.engines.tree_engine import TreeEngine
+from specexec.errors import Interrupted
+from specexec.kv.choice import Gather
+from specexec.kv.copied import CopiedBlocks
+from specexec.kv.offloaded import OffloadedBlocks
+from specexec.kv.retrieval import KINDS
+from specexec.kv.window import Sight
+from specexec.vocabulary import Vocabulary
+from tests.models import VOCABULARY
+from tests.test_long_context import FEW, Stops
+from tests.test_streamed_context import CHUNK, CONTEXT, LAYERS, engine, prompt, store, written
+
+__all__ = ["store"]
+DISK = ModelOptions(context=CONTEXT, kv_place="disk")
+LENGTHS = [3_000, pytest.param(65_536, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(autouse=True)
+def _chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.engines.prompt_chunk", lambda *given: CHUNK)
+
+
+def ledger(of: Store, options: ModelOptions) -> Placement:
+    return Making(of, options, VOCABULARY, lambda: False).placement(of, CONTEXT)
+
+
+def entry(of: Placement, what: str) -> int:
+    return next(entry.bytes for entry in of.ledger if entry.what == what)
+
+
+def away(of: Store, streams: bool) -> KernelEngine:
+    """Its keys and values on disk; streams: in so little memory that three layers' weights do."""
+    ram = ledger(of, DISK).bytes - 1 if streams else None
+    made = Making(of, replace(DISK, ram=ram), VOCABULARY, lambda: False).engine()
+    assert isinstance(made, KernelEngine)
+    assert isinstance(made.source, Streamer)
+    assert len(made.source.pinned) == (LAYERS - 3 if streams else LAYERS)
+    return made
+
+
+def cache(of: TreeEngine) -> OffloadedBlocks:
+    assert isinstance(of.cache, OffloadedBlocks)
+    return of.cache
+
+
+def close(made: KernelEngine) -> None:
+    assert isinstance(made.source, Streamer)
+    made.source.close()
+    backing = cache(made).backing
+    assert isinstance(backing, KvFile)
+    backing.close()
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_it_writes_what_the_resident_run_does_inside_the_ledger(store: Store, length: int, streams: bool) -> None:
+    made, resident, tokens = away(store, streams), engine(store, False), prompt(length)
+    whole = written(resident, Nothing(), tokens)
+    assert written(made, Nothing(), tokens) == whole
+    assert cache(made).backing.rows > length - 512
+    assert cache(made).nbytes <= entry(ledger(store, DISK), "KV cache's part in memory")
+    assert entry(ledger(store, DISK), "KV cache's part in memory") < entry(ledger(store, ModelOptions()), "KV cache")
+    drafting = Grow(standing([ModelExpander(resident, Vocabulary(None)), Chains(), Recycled()],
+                             ModelOptions(draft_kv="retrieval"), CONTEXT), CONTEXT)
+    assert written(made, drafting, tokens) == whole
+    close(made)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"retrieval": FEW, "window": replace(FEW, scored=False)}
+    monkeypatch.setattr("specexec.kv.retrieval.KINDS", {**KINDS, **few})
+    monkeypatch.setattr("specexec.kv.window.Sight", lambda: Sight(sinks=16, recent=32, slack=16))
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize(("kind", "below"), [("window", ()), ("retrieval", ("lookup",)), ("retrieval", ("draft", "lookup"))])
+def test_every_tier_above_it_writes_plain_decodings_text(store: Store, below: tuple[str, ...], kind: str) -> None:
+    made, resident = away(store, False), engine(store, False)
+    small: list[Expander] = [ModelExpander(resident.forgetting(CONTEXT), Vocabulary(None))]  # type: ignore[attr-defined]
+    others = [*(small if "draft" in below else []), *([Chains(), Recycled()] if "lookup" in below else [])]
+    same = own(made, ModelOptions(drafts=("self",), draft_kv=kind), others)
+    assert isinstance(same.view, CopiedBlocks)
+    if same.cascade is not None:
+        same.cascade.budget = Fixed(4)
+    tokens, drafting = prompt(1_500), Grow([same, *others], CONTEXT)
+    for turn in (tokens, tokens[:900], [*tokens[:1_200], *tokens[300:600]], tokens):
+        assert written(made, drafting, turn, 30) == written(resident, Nothing(), turn, 30)
+    assert same.view.choice.made > 3
+    close(made)
+
+
+def test_ctrl_c_in_mid_pass_leaves_it_as_it_was(store: Store) -> None:
+    made, tokens = away(store, True), prompt(2_000)
+    whole = written(engine(store, False), Nothing(), tokens)
+    for after in (2, LAYERS + 3, 3 * LAYERS + 1):
+        calm, made.stop = made.stop, Stops(after)
+        with pytest.raises(Interrupted):
+            written(made, Nothing(), tokens)
+        made.stop = calm
+    assert written(made, Nothing(), tokens) == whole
+    close(made)
+
+
+def test_what_waits_for_the_disk_is_said(store: Store) -> None:
+    made = away(store, False)
+    written(made, Nothing(), prompt(2_000), 4)
+    assert made.waited == cache(made).waited > 0
+    close(made)
+
+
+def test_a_choice_sees_the_rows_it_would_see_in_memory(store: Store) -> None:
+    """Means and queries are those of the same model in memory."""
+    chosen = []
+    for target in (away(store, False), engine(store, False)):
+        view = target.cache.view("retrieval")  # type: ignore[attr-defined]
+        view.choice.of = Gather(rows=128, first=16, recent=32, stride=16)
+        written(target, Nothing(), prompt(2_000), 4)
+        view.choice.make(target.cache.length)
+        chosen.append(view.choice.chosen)
+    assert torch.equal(*chosen)
