@@ -11,6 +11,7 @@ from offload.outlook import Outlook
 from offload.predict import arithmetic, attention
 
 UPPER = "int4"  # the half of int8 that a view reads
+CHOSEN = "bf16"  # whose time chosen rows take in any format: of fewer bytes each tile asks its group anew
 LARGE = 2**30  # bytes of keys and values below which a model spends its time on other things than bytes
 
 
@@ -51,10 +52,9 @@ def _ways(of: Outlook, rows: int) -> Iterator[Way]:
 
 def _drafting(kept: Outlook, rows: int) -> Iterator[Way]:
     kv, context = kept.demand.kv, kept.demand.context
-    read = "bf16" if kv == "bf16" else UPPER
-    views = {"retrieval": _draft(kept, read, min(rows, context))}
+    views = {"retrieval": _draft(kept, CHOSEN, min(rows, context))}
     if kv == "int8":
-        views[UPPER] = _draft(kept, read, context)
+        views[UPPER] = _draft(kept, UPPER, context)
     for view, draft in views.items():
         checked = kept.at(context, GUESSES + 1).seconds
         yield Way(kv, view, kept.plain.seconds, draft, (RIGHT + 1) / (GUESSES * draft + checked))

@@ -46,7 +46,7 @@ def test_a_model_that_drafts_for_itself_reads_what_its_view_holds() -> None:
     chosen = found(of)["--kv bf16 --draft self --draft-kv retrieval"]
     assert chosen.draft == pytest.approx(weights + ROWS * row)
     both = found(of)["--kv int8 --draft self --draft-kv retrieval"]
-    assert both.draft == pytest.approx(weights + ROWS * row / 3)
+    assert both.draft == pytest.approx(weights + ROWS * row)  # chosen rows take as long in every format
     checked = replace(of, demand=replace(of.demand, kv="int8")).at(32768, GUESSES + 1).seconds
     assert both.speed == pytest.approx((RIGHT + 1) / (GUESSES * both.draft + checked))
 
