@@ -47,7 +47,8 @@ class KvFile:
     def __init__(self, path: Path, target: object, made: Facts, say: Callable[[str], None], stop: Callable[[], bool]) -> None:
         """Raises WrongUsage for an engine whose rows no file holds."""
         if isinstance(target, WeightsEngine) and isinstance(target.cache, Offloaded):
-            raise WrongUsage("--cache: keys and values that are elsewhere are kept in no file.", hint="--kv-place device, or no --cache")
+            what = "--cache: keys and values that are elsewhere are kept in no file."
+            raise WrongUsage(what, hint="--kv-place device, or the same without --cache")
         if not isinstance(target, WeightsEngine) or not isinstance(target.cache, Kept):
             raise WrongUsage("--cache: this engine's keys and values are kept in no file.", hint="the same without --cache")
         self.path, self.target, self.rows, self.made = path, target, target.cache, {**made, "kv": target.cache.kind}

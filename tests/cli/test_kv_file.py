@@ -109,6 +109,14 @@ def test_a_chat_goes_on_from_it(specexec: Specexec, book: Path, kept: Path) -> N
     assert (second.err.count("keeping"), second.err.count("come from")) == (0, 1)
 
 
+@KERNELS
+def test_rows_that_are_on_disk_are_refused(specexec: Specexec, bundled_store: Path, kept: Path) -> None:
+    ran = specexec("run", "Once", "-m", str(bundled_store), "--kv-place", "disk", "--ram", "1GB", "--cache", str(kept))
+    assert (ran.code, ran.out) == (2, "")
+    assert "elsewhere" in ran.err
+    assert "Try: --kv-place device" in ran.err
+
+
 def test_after_other_talk_it_is_read_again(specexec: Specexec, book: Path, kept: Path) -> None:
     given = ("chat", "-n", "3", "--temperature", "0", "--seed", "4", "--no-save", "--cache", str(kept))
     ran = specexec(*given, stdin=f"/file {book}\nOne day\n/clear\nOnce\n/clear\n/file {book}\nOne day\n".encode())
