@@ -17,14 +17,14 @@ from specexec.kv.sequences import MOST
 
 SLOW = 0.05  # seconds of a pass from which on Ctrl-C is heard within it: asking Python costs 1 us an operation of the model
 ABORTED = 2  # llama_decode's word for it
-ALIKE = 63  # rows at once whose attention is summed as that of one: from 64 on it is done in tiles, and rounds otherwise
+BF16 = 30  # ggml.h's number of the type, which llama-cpp-python does not name
 
 
 @dataclass(frozen=True)
 class Room:
     """cells: of the KV cache, of cell_bytes each. rows: of a pass, at the most; read: those whose logits are wanted.
 
-    wide: keys and values are fp32, not fp16. on_gpu: weights are, so that rows are computed with all at once.
+    wide: keys and values are fp32. on_gpu: weights are.
     """
 
     cells: int
@@ -105,12 +105,17 @@ def _parameters(llama: Any, room: Room) -> Any:
     found = llama.llama_context_default_params()
     found.n_ctx, found.n_seq_max, found.kv_unified = room.cells, MOST, True
     found.swa_full, found.no_perf = True, True  # rows that slid out of a window are wanted again when a tree is dropped
-    found.n_batch, found.n_ubatch = room.rows, room.rows if room.on_gpu else ALIKE
+    found.n_batch = found.n_ubatch = room.rows
     found.n_outputs_max = room.read
     found.n_threads = found.n_threads_batch = room.threads
     if room.wide:
         found.type_k = found.type_v = llama.GGML_TYPE_F32
         found.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it rounds to fp16
+    elif not room.on_gpu:
+        # Of two types flash attention is summed key by key, whatever the pass; of one type a single row is shared out among
+        # threads, and 64 rows are done in tiles: both round otherwise (tests/benchmarks/llamacpp_rounding.py).
+        found.type_k, found.type_v = llama.GGML_TYPE_F16, BF16
+        found.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
     return found
 
 
