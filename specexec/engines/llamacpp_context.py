@@ -5,7 +5,6 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ class Context:
         if not self.pointer:
             raise failed(f"llama.cpp has no room for a context of {room.cells:,}", "a smaller --ctx-size")
         weakref.finalize(self, llama.llama_free, self.pointer)
-        self._memory = llama.llama_get_memory(self.pointer)
+        self._memory, self._batch = llama.llama_get_memory(self.pointer), _Batch(llama, room.rows)
         self._asking, self._silent = llama.ggml_abort_callback(lambda _: stop()), llama.ggml_abort_callback()
         self._asks = False
         self._seconds = 0.0  # of the last pass, a token
@@ -73,12 +72,12 @@ class Context:
 
         Raises Interrupted, or Failed; the cells of the tokens are then free or to be cut.
         """
-        batch = _Batch(self._llama, tokens, positions, sequences, read)
+        batch = self._batch.fill(tokens, positions, sequences, read)
         self._ask(self._seconds * len(tokens) > SLOW or self._seconds == 0)
         if self.stop():
             raise Interrupted
         began = time.perf_counter()
-        code = self._llama.llama_decode(self.pointer, batch.struct)
+        code = self._llama.llama_decode(self.pointer, batch)
         if code == ABORTED:
             raise Interrupted
         if code:
@@ -97,8 +96,9 @@ class Context:
         if not rows:
             self._llama.llama_synchronize(self.pointer)
             return torch.empty(0, self.model.vocabulary)
-        pointer = self._llama.llama_get_logits(self.pointer)
-        return torch.from_numpy(np.ctypeslib.as_array(pointer, (rows, self.model.vocabulary)))
+        size = rows * self.model.vocabulary
+        at = ctypes.addressof(self._llama.llama_get_logits(self.pointer).contents)
+        return torch.frombuffer((ctypes.c_float * size).from_address(at), dtype=torch.float32).view(rows, -1)
 
 
 def _parameters(llama: Any, room: Room) -> Any:
@@ -120,20 +120,29 @@ def _parameters(llama: Any, room: Room) -> Any:
 
 
 class _Batch:
-    """struct: llama.cpp's batch, which points into arrays that are kept here."""
+    """struct: llama.cpp's batch of at most `rows` tokens, which points into arrays that are kept here.
 
-    def __init__(
-        self, llama: Any, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Sequence[int]], read: int
-    ) -> None:
-        n = len(tokens)
-        counts = np.fromiter(map(len, sequences), np.int32, n)
-        ids = np.fromiter(chain.from_iterable(sequences), np.int32, int(counts.sum()))
-        starts = (ids.ctypes.data + 4 * (np.cumsum(counts) - counts)).astype(np.uintp)
-        wanted = np.zeros(n, np.int8)
-        wanted[n - read :] = 1
-        self.arrays = np.array(tokens, np.int32), np.array(positions, np.int32), counts, starts, wanted, ids
-        token, position, count, start, want = (array.ctypes.data for array in self.arrays[:5])
+    Made once: a pass of a small model takes less time than its objects do.
+    """
+
+    def __init__(self, llama: Any, rows: int) -> None:
+        self.tokens, self.positions, self.counts = (np.zeros(rows, np.int32) for _ in range(3))
+        self.starts, self.wanted = np.zeros(rows, np.uintp), np.zeros(rows, np.int8)
         kinds = dict(llama.llama_batch._fields_)
-        self.struct = llama.llama_batch(
-            n, ctypes.cast(token, kinds["token"]), None, ctypes.cast(position, kinds["pos"]),
-            ctypes.cast(count, kinds["n_seq_id"]), ctypes.cast(start, kinds["seq_id"]), ctypes.cast(want, kinds["logits"]))
+        token, position, count, start, want = (
+            ctypes.cast(array.ctypes.data, kinds[field]) for array, field in (
+                (self.tokens, "token"), (self.positions, "pos"), (self.counts, "n_seq_id"), (self.starts, "seq_id"),
+                (self.wanted, "logits")))
+        self.struct = llama.llama_batch(0, token, None, position, count, start, want)
+
+    def fill(
+        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Sequence[int]], read: int
+    ) -> Any:
+        """The struct of these tokens, the last `read` of which are to have logits."""
+        n = self.struct.n_tokens = len(tokens)
+        self.tokens[:n], self.positions[:n] = tokens, positions
+        self.counts[:n] = [len(those) for those in sequences]
+        self._ids = np.array([one for those in sequences for one in those], np.int32)
+        self.starts[:n] = self._ids.ctypes.data + 4 * (np.cumsum(self.counts[:n]) - self.counts[:n])
+        self.wanted[: n - read], self.wanted[n - read : n] = 0, 1
+        return self.struct
