@@ -70,7 +70,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def unpacked(made: Activations, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(codes int64[n, groups, 64], scales[n, groups], sums[n, groups]) out of tiles of `width` tokens (kernels.h)."""
+    """(codes int64[n, groups, 64], scales[n, groups], sums[n, groups, 2]) out of tiles of `width` tokens (kernels.h)."""
     groups = -(-made.columns // GROUP)
     codes, scales, sums = [], [], []
     for start in range(0, made.n, width):
@@ -82,7 +82,7 @@ def unpacked(made: Activations, width: int) -> tuple[torch.Tensor, torch.Tensor,
         else:  # of every 4 columns 0, 2, 1, 3
             codes.append(q.view(groups, GROUP // 4, 2, w, 2).permute(3, 0, 1, 4, 2).reshape(w, groups, GROUP))
         scales.append(made.scale[part].view(groups, w).T)
-        sums.append(made.sum[part].view(groups, w).T)
+        sums.append(made.sum[2 * part.start : 2 * part.stop].view(groups, 2, w).permute(2, 0, 1))
     return torch.cat(codes), torch.cat(scales), torch.cat(sums)
 
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <type_traits>
 
 #include "kernels.h"
 #include "simd.h"
@@ -24,43 +25,40 @@ constexpr int64_t kShares = 8;  // a thread: more begin anew more often, fewer l
 template <class T> struct Levels {
   T t[16];
   explicit Levels(double unit) {
-    for (int i = 0; i < 16; i++) t[i] = T(std::lrint(kNf4[i] * unit));
+    for (int i = 0; i < 16; i++) t[i] = unit ? T(std::lrint(kNf4[i] * unit)) : T(i - 8);
   }
 };
 
+constexpr float kNf4Unit(int bits) { return bits == 8 ? kNf4Unit8 : kNf4Unit16; }
+
 // Where a tile's weights come from: units of 64 bytes, of which kUnits come out of 64 bytes in memory. kFactor: one code's worth.
-struct Nf4x8 {
+// kSpans: scales in a group of 64 columns.
+template <int BITS, int SPANS> struct Fours {  // nf4, and q4_0 whose levels are -8 to 7
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 8, kUnits = 2, kKind = 0;
-  static constexpr float kFactor = 1 / kNf4Unit8;
-  Table8 table{Levels<int8_t>(kNf4Unit8).t};
+  static constexpr int kBits = BITS, kUnits = BITS / 4, kSpans = SPANS;
+  static constexpr float kFactor = SPANS == 1 ? 1 / kNf4Unit(BITS) : 1.f;
+  std::conditional_t<BITS == 8, Table8, Table16> table{
+      Levels<std::conditional_t<BITS == 8, int8_t, int16_t>>(SPANS == 1 ? kNf4Unit(BITS) : 0).t};
   INLINE_METHOD void get(const uint8_t *p, B *out) const { table.look(bytes(p), out); }
 };
-struct Nf4x16 {
+template <int SPANS> struct Eights8 {  // int8, and q8_0
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 16, kUnits = 4, kKind = 0;
-  static constexpr float kFactor = 1 / kNf4Unit16;
-  Table16 table{Levels<int16_t>(kNf4Unit16).t};
-  INLINE_METHOD void get(const uint8_t *p, B *out) const { table.look(bytes(p), out); }
-};
-struct Int8x8 {
-  static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 8, kUnits = 1, kKind = 1;
-  static constexpr float kFactor = 1 / 127.f;
+  static constexpr int kBits = 8, kUnits = 1, kSpans = SPANS;
+  static constexpr float kFactor = SPANS == 1 ? 1 / 127.f : 1.f;
   INLINE_METHOD void get(const uint8_t *p, B *out) const { out[0] = offset(bytes(p)); }
 };
-struct Int8x16 {
+template <int SPANS> struct Eights16 {
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 16, kUnits = 2, kKind = 1;
-  static constexpr float kFactor = 1 / 127.f;
+  static constexpr int kBits = 16, kUnits = 2, kSpans = SPANS;
+  static constexpr float kFactor = SPANS == 1 ? 1 / 127.f : 1.f;
   INLINE_METHOD void get(const uint8_t *p, B *out) const {
     B w = bytes(p);
     out[0] = even16(w), out[1] = odd16(w);
   }
 };
-template <int BITS> struct Panel {  // unpacked before
+template <int BITS, int SPANS> struct Panel {  // unpacked before
   static constexpr bool kFromMemory = false;
-  static constexpr int kBits = BITS, kUnits = 1;
+  static constexpr int kBits = BITS, kUnits = 1, kSpans = SPANS;
   INLINE_METHOD void get(const uint8_t *p, B *out) const { out[0] = bytes(p); }
 };
 
@@ -85,12 +83,16 @@ struct Tokens {
   Tokens(const SpecexecActivations &x, size_t start, size_t group) {
     width = std::min<size_t>(kTokens, size_t(x.n) - start), unit = 4 * width;
     q = (const uint8_t *)x.q + start * size_t(x.groups) * 8 * size_t(x.bits) + group * 2 * size_t(x.bits) * unit;
-    scale = x.scale + start * size_t(x.groups) + group * width, sum = x.sum + start * size_t(x.groups) + group * width;
+    scale = x.scale + start * size_t(x.groups) + group * width, sum = x.sum + 2 * (start * size_t(x.groups) + group * width);
   }
   Tokens from(size_t t) const {
     Tokens next = *this;
     next.q += 4 * t, next.scale += t, next.sum += t;
     return next;
+  }
+  // Of the codes that share span `s` of SPANS in a group.
+  template <int SPANS> INLINE_METHOD int32_t total(size_t s, size_t t) const {
+    return SPANS == 2 ? sum[s * width + t] : sum[2 * s * width + t] + sum[(2 * s + 1) * width + t];
   }
 };
 
@@ -99,13 +101,13 @@ template <int R> INLINE size_t ahead_of(size_t at, size_t block) { return at + k
 
 // part[T][R * 16] += the products of R blocks of 16 rows with T tokens over `groups` groups.
 template <class S, int R, int T> static void tile(const S &s, Weights w, const Tokens &x, size_t groups, float *part) {
-  constexpr int kSteps = S::kBits * 2 / S::kUnits;  // of 64 bytes, in a group
+  constexpr int kSteps = S::kBits * 2 / S::kUnits / S::kSpans;  // of 64 bytes, over which a scale is shared
   const uint8_t *q = x.q;
-  for (size_t g = 0; g < groups; g++) {
+  for (size_t g = 0; g < groups * S::kSpans; g++) {
     const size_t ahead = ahead_of<R>(g * kSteps * 64, w.block);
     I whole[R][T];
     repeat<T>(EACH(t) {
-      const I start = S::kBits == 8 && kOffset ? iset(-kOffset * x.sum[g * x.width + t]) : izero();
+      const I start = S::kBits == 8 && kOffset ? iset(-kOffset * x.template total<S::kSpans>(g, t)) : izero();
       repeat<R>(EACH(r) { whole[r][t] = start; });
     });
     for (int step = 0; step < kSteps; step++) {
@@ -127,7 +129,7 @@ template <class S, int R, int T> static void tile(const S &s, Weights w, const T
       const F scale = halves(w.scales + r * w.scale_block + g * 16);
       repeat<T>(EACH(t) {
         float *sum = part + (t * R + r) * 16;  // in memory: the registers are needed for whole numbers
-        store(sum, fma(real(whole[r][t]), mul(scale, set(x.scale[g * x.width + t])), load(sum)));
+        store(sum, fma(real(whole[r][t]), mul(scale, set(x.scale[g / S::kSpans * x.width + t])), load(sum)));
       });
     });
   }
@@ -184,8 +186,8 @@ static void block(const S &s, const Weights &w, const SpecexecActivations &x, Sc
   for (size_t first = 0; first < all; first += most) {
     const size_t groups = std::min(most, all - first);
     unpack<S, R>(s, w, first, groups, scratch.panel.get());
-    const Weights p{scratch.panel.get(), w.scales + first * 16, groups * kUnpacked, w.scale_block};
-    all_tokens<Panel<S::kBits>, R, kTokens>({}, p, x, first, groups, part);
+    const Weights p{scratch.panel.get(), w.scales + first * S::kSpans * 16, groups * kUnpacked, w.scale_block};
+    all_tokens<Panel<S::kBits, S::kSpans>, R, kTokens>({}, p, x, first, groups, part);
   }
 }
 
@@ -206,7 +208,8 @@ static void finish(const SpecexecMatrix &m, int64_t row, int64_t n, const float 
 template <class S, int R>
 static void blocks(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
   static const S source;
-  const size_t bytes = size_t(x.groups) * 64 * (m.kind == 0 ? 8 : 16), scales = size_t(x.groups) * 16;
+  constexpr size_t kGroupBytes = 128 * S::kBits / S::kUnits;  // of 16 rows
+  const size_t bytes = size_t(x.groups) * kGroupBytes, scales = size_t(x.groups) * S::kSpans * 16;
   float *part = scratch.parts(size_t(x.n) * R * 16);
   block<S, R>(source, {m.codes + b * bytes, m.scales + b * scales, bytes, scales}, x, scratch, part);
   finish<S, R>(m, b * 16, x.n, part);
@@ -218,9 +221,10 @@ template <class S> static void rows(const SpecexecMatrix &m, int64_t b, const Sp
   blocks<S, 1>(m, b, x, scratch);
 }
 
-static void one(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
-  if (x.bits == 8) m.kind == 0 ? rows<Nf4x8>(m, b, x, scratch) : rows<Int8x8>(m, b, x, scratch);
-  else m.kind == 0 ? rows<Nf4x16>(m, b, x, scratch) : rows<Int8x16>(m, b, x, scratch);
+template <int SPANS> static void one(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
+  const bool fours = m.kind % 2 == 0;
+  if (x.bits == 8) fours ? rows<Fours<8, SPANS>>(m, b, x, scratch) : rows<Eights8<SPANS>>(m, b, x, scratch);
+  else fours ? rows<Fours<16, SPANS>>(m, b, x, scratch) : rows<Eights16<SPANS>>(m, b, x, scratch);
 }
 
 static void linear(const SpecexecMatrix *matrices, int64_t count, const SpecexecActivations *x) {
@@ -233,7 +237,8 @@ static void linear(const SpecexecMatrix *matrices, int64_t count, const Specexec
   for (int64_t task = 0; task < total; task++) {
     static thread_local Scratch scratch;
     const int64_t i = std::upper_bound(ends, ends + count, task) - ends;
-    one(matrices[i], (task - (i ? ends[i - 1] : 0)) * kTileRows, *x, scratch);
+    const int64_t first = (task - (i ? ends[i - 1] : 0)) * kTileRows;
+    matrices[i].kind < 2 ? one<1>(matrices[i], first, *x, scratch) : one<2>(matrices[i], first, *x, scratch);
   }
 }
 

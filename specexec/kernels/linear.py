@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from specexec.formats import GROUP, NF4, Packed, dequantise
+from specexec.formats import GROUP, Packed, dequantise
 from specexec.kernels import table
+from specexec.nf4 import NF4
 
-KINDS = {"nf4": 0, "int8": 1}
+KINDS = {"nf4": 0, "int8": 1, "q4_0": 2, "q8_0": 3}
 MOST = {8: 127, 16: 16383}  # the largest code of an activation
 UNITS = {8: 112, 16: 914}  # NF4's levels as whole numbers of this unit: those that round them best (linear.cpp)
 
@@ -32,7 +33,7 @@ class Activations:
     def empty(cls, n: int, columns: int, bits: int) -> "Activations":
         groups = -(-columns // GROUP)
         q = torch.empty(n * groups * GROUP, dtype=torch.int8 if bits == 8 else torch.int16)
-        return cls(q, torch.empty(n * groups), torch.empty(n * groups, dtype=torch.int32), n, columns, bits)
+        return cls(q, torch.empty(n * groups), torch.empty(2 * n * groups, dtype=torch.int32), n, columns, bits)
 
     def struct(self) -> table.Activations:
         return table.Activations(self.q.data_ptr(), self.scale.data_ptr(), self.sum.data_ptr(), self.n,
@@ -69,7 +70,7 @@ def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
 
 def levels(weight: Packed, bits: int) -> torch.Tensor:
     """float64[rows, columns]: the weight with NF4's levels as `bits` activations meet them."""
-    if weight.kind == "int8":
+    if weight.kind != "nf4":
         return dequantise(weight, torch.float64)
     exact = NF4.double()
     near = (exact * UNITS[bits]).round() / UNITS[bits]

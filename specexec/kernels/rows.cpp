@@ -34,20 +34,20 @@ INLINE void spread(const int16_t *codes, uint8_t *to, int64_t unit) {
 INLINE void store_codes(int8_t *p, I q) { store8(p, q); }
 INLINE void store_codes(int16_t *p, I q) { store16(p, q); }
 
-// 64 values to whole numbers of at most `most`.
-template <class T> INLINE void quantise_group(const float *x, float most, uint8_t *q, int64_t unit, float *scale, int32_t *sum) {
+// 64 values to whole numbers of at most `most`. sum: of each half, the second one `width` further on.
+template <class T>
+INLINE void quantise_group(const float *x, float most, uint8_t *q, int64_t width, float *scale, int32_t *sum) {
   const F v[4] = {load(x), load(x + 16), load(x + 32), load(x + 48)};
   const float top = largest(max(max(abs(v[0]), abs(v[1])), max(abs(v[2]), abs(v[3]))));
   const F inverse = set(top > 0 ? most / top : 0.f);
   T codes[kGroup];
-  I total = izero();
-  for (int i = 0; i < 4; i++) {
-    const I code = whole(mul(v[i], inverse));
-    store_codes(codes + 16 * i, code);
-    total = iadd(total, code);
+  for (int half = 0; half < 2; half++) {
+    const I code[2] = {whole(mul(v[2 * half], inverse)), whole(mul(v[2 * half + 1], inverse))};
+    store_codes(codes + 32 * half, code[0]), store_codes(codes + 32 * half + 16, code[1]);
+    sum[half * width] = isum(iadd(code[0], code[1]));
   }
-  spread(codes, q, unit);
-  *scale = top / most, *sum = isum(total);
+  spread(codes, q, 4 * width);
+  *scale = top / most;
 }
 
 static void quantise_row(const float *x, const SpecexecActivations &to, int64_t token) {
@@ -55,10 +55,11 @@ static void quantise_row(const float *x, const SpecexecActivations &to, int64_t 
   const int64_t group = kGroup * to.bits / 8;  // bytes
   uint8_t *q = (uint8_t *)to.q + start * to.groups * group + lane * 4;
   for (int64_t g = 0; g < to.groups; g++) {
-    const int64_t at = start * to.groups + g * width + lane;
     uint8_t *codes = q + g * group * width;
-    if (to.bits == 8) quantise_group<int8_t>(x + g * kGroup, 127.f, codes, 4 * width, to.scale + at, to.sum + at);
-    else quantise_group<int16_t>(x + g * kGroup, 16383.f, codes, 4 * width, to.scale + at, to.sum + at);
+    float *scale = to.scale + start * to.groups + g * width + lane;
+    int32_t *sum = to.sum + 2 * (start * to.groups + g * width) + lane;
+    if (to.bits == 8) quantise_group<int8_t>(x + g * kGroup, 127.f, codes, width, scale, sum);
+    else quantise_group<int16_t>(x + g * kGroup, 16383.f, codes, width, scale, sum);
   }
 }
 

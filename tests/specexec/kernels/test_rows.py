@@ -39,7 +39,7 @@ def same(a: Activations, b: Activations) -> bool:
 def values(made: Activations, width: int) -> torch.Tensor:
     """float64[n, columns]: what the codes stand for. Sums are held against the codes, and the end filled with zeros."""
     codes, scales, sums = unpacked(made, width)
-    assert torch.equal(codes.sum(-1), sums.long())
+    assert torch.equal(codes.unflatten(-1, (2, -1)).sum(-1), sums.long())
     assert int(codes.abs().max()) <= MOST[made.bits]
     found = (codes * scales.double()[..., None]).flatten(1)
     assert not found[:, made.columns :].any()
