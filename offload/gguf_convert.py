@@ -26,7 +26,7 @@ BEFORE = "blk."
 
 
 def converted(model: Gguf, goal: Goal) -> Blueprint:
-    """From the header alone; goal.kind may be KEEP. Raises DamagedFiles or Refused for what is missing, unknown or of no use."""
+    """From the header alone. goal: its kind may be KEEP. Raises DamagedFiles or Refused for what is missing or of no use."""
     goal = keeping(model, goal) if goal.kind == KEEP else goal
     source, fingerprint = str(model.path.resolve()), _fingerprint(model.path)
     identity = Identity(source, None, fingerprint, goal.kind, goal.layout, goal.layers, goal.tied)

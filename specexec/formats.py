@@ -1,8 +1,8 @@
 """The quantised tensor formats, defined once, with the exact dequantise that kernels are tested against.
 
-A weight is absmax * NF4[code] (nf4) or absmax * q / 127 (int8), where 64 weights along K share an absmax in fp16, or what a GGUF
-file keeps: scale * (code - 8) (q4_0) or scale * q (q8_0), where 32 share a scale in fp16 (SHARED). Ragged edges are filled with
-weights that are zero, to Kp columns, a multiple of GROUP, and, in tile16, Np rows.
+A weight is absmax * NF4[code] (nf4) or absmax * q / 127 (int8), where 64 weights along K share an absmax in fp16, or what a
+GGUF file keeps: scale * (code - 8) (q4_0) or scale * q (q8_0), where 32 share a scale in fp16 (SHARED). Ragged edges are filled
+with weights that are zero, to Kp columns, a multiple of GROUP, and, in tile16, Np rows.
 
 rowmajor (bitsandbytes' order): codes uint8[N, Kp/2], high nibble = even column, or int8[N, Kp]; scales fp16[N, Kp/SHARED].
 tile16 (16 rows side by side): codes uint8[Np/16, Kp/8, 16, 4], where byte j of a row's columns k0..k0+7 holds k0+j in its low

@@ -40,7 +40,8 @@ def of_folder(folder: Path, out: Path, kind: str = "nf4") -> Store:
 
 def made(model: Gguf | Folder, drawn: Callable[..., Blueprint], out: Path, kind: str, layout: str = "tile16") -> Store:
     config = admit(model.config)
-    assert convert(drawn(model, Goal(kind, None if kind == "bf16" else layout, config.num_hidden_layers, config.tie_word_embeddings)), out, Nobody())
+    goal = Goal(kind, None if kind == "bf16" else layout, config.num_hidden_layers, config.tie_word_embeddings)
+    assert convert(drawn(model, goal), out, Nobody())
     return Store(out)
 
 
