@@ -10,6 +10,7 @@ namespace specexec::SPECEXEC_ISA {
 
 constexpr int64_t kGroup = 64;
 constexpr int64_t kRowsWorthWaking = 8;
+constexpr float kDrowned = 21000;  // linear.py's DROWNED
 
 struct Row {  // one thread's, its end filled with zeros up to whole groups
   std::vector<float> values;
@@ -34,32 +35,68 @@ INLINE void spread(const int16_t *codes, uint8_t *to, int64_t unit) {
 INLINE void store_codes(int8_t *p, I q) { store8(p, q); }
 INLINE void store_codes(int16_t *p, I q) { store16(p, q); }
 
-// 64 values to whole numbers of at most `most`. sum: of each half, the second one `width` further on.
-template <class T>
-INLINE void quantise_group(const float *x, float most, uint8_t *q, int64_t width, float *scale, int32_t *sum) {
+// Where one token's codes of one group go.
+struct Place {
+  uint8_t *q, *low;  // low: null where there is none
+  int64_t unit, width;  // unit: bytes from four columns to the next four; width: from one half's sum to the other's
+  float *scale;
+  int32_t *sum, *low_sum;
+  uint8_t *fine;
+  Place(const SpecexecActivations &to, int64_t token, int64_t g) {
+    const int64_t start = token / kTokens * kTokens, lane = token - start;
+    width = std::min<int64_t>(kTokens, to.n - start);
+    const int64_t at = start * to.groups + g * width + lane, group = kGroup * to.bits / 8, all = to.n * to.groups;
+    q = (uint8_t *)to.q + (start * to.groups + g * width) * group + lane * 4, low = to.bits == 8 ? q + all * kGroup : nullptr;
+    unit = 4 * width, scale = to.scale + at, fine = to.fine + at;
+    sum = to.sum + 2 * (start * to.groups + g * width) + lane, low_sum = sum + 2 * all;
+  }
+};
+
+// Whether the largest value takes so much of eight bits that too little is left for the others: squares of whole numbers, so that
+// their sum has no order.
+INLINE bool drowned(const F *codes) {
+  F squares = zero();
+  for (int i = 0; i < 4; i++) squares = fma(codes[i], codes[i], squares);
+  return sum(squares) < kDrowned;
+}
+
+template <class T> INLINE void put(const F *codes, uint8_t *q, int32_t *sum, const Place &to) {
+  T out[kGroup];
+  for (int half = 0; half < 2; half++) {
+    const I code[2] = {whole(codes[2 * half]), whole(codes[2 * half + 1])};
+    store_codes(out + 32 * half, code[0]), store_codes(out + 32 * half + 16, code[1]);
+    sum[half * to.width] = isum(iadd(code[0], code[1]));
+  }
+  spread(out, q, to.unit);
+}
+
+// 256 times what rounding took away; no more than a byte has
+INLINE void put_low(const F *exact, const F *codes, const Place &to) {
+  F low[4];
+  *to.fine = drowned(codes);
+  const F factor = set(*to.fine ? 256.f : 0.f), most = set(127.f);
+  for (int i = 0; i < 4; i++) low[i] = max(min(mul(sub(exact[i], codes[i]), factor), most), sub(zero(), most));
+  put<int8_t>(low, to.low, to.low_sum, to);
+}
+
+// 64 values to whole numbers
+template <class T> INLINE void quantise_group(const float *x, const Place &to) {
+  constexpr float kMost = sizeof(T) == 1 ? 127.f : 16383.f;
   const F v[4] = {load(x), load(x + 16), load(x + 32), load(x + 48)};
   const float top = largest(max(max(abs(v[0]), abs(v[1])), max(abs(v[2]), abs(v[3]))));
-  const F inverse = set(top > 0 ? most / top : 0.f);
-  T codes[kGroup];
-  for (int half = 0; half < 2; half++) {
-    const I code[2] = {whole(mul(v[2 * half], inverse)), whole(mul(v[2 * half + 1], inverse))};
-    store_codes(codes + 32 * half, code[0]), store_codes(codes + 32 * half + 16, code[1]);
-    sum[half * width] = isum(iadd(code[0], code[1]));
-  }
-  spread(codes, q, 4 * width);
-  *scale = top / most;
+  const F inverse = set(top > 0 ? kMost / top : 0.f);
+  F exact[4], codes[4];
+  for (int i = 0; i < 4; i++) exact[i] = mul(v[i], inverse), codes[i] = nearest(exact[i]);
+  *to.scale = top / kMost;
+  put<T>(codes, to.q, to.sum, to);
+  if constexpr (sizeof(T) == 1) put_low(exact, codes, to);
 }
 
 static void quantise_row(const float *x, const SpecexecActivations &to, int64_t token) {
-  const int64_t start = token / kTokens * kTokens, width = std::min<int64_t>(kTokens, to.n - start), lane = token - start;
-  const int64_t group = kGroup * to.bits / 8;  // bytes
-  uint8_t *q = (uint8_t *)to.q + start * to.groups * group + lane * 4;
   for (int64_t g = 0; g < to.groups; g++) {
-    uint8_t *codes = q + g * group * width;
-    float *scale = to.scale + start * to.groups + g * width + lane;
-    int32_t *sum = to.sum + 2 * (start * to.groups + g * width) + lane;
-    if (to.bits == 8) quantise_group<int8_t>(x + g * kGroup, 127.f, codes, width, scale, sum);
-    else quantise_group<int16_t>(x + g * kGroup, 16383.f, codes, width, scale, sum);
+    const Place place(to, token, g);
+    if (to.bits == 8) quantise_group<int8_t>(x + g * kGroup, place);
+    else quantise_group<int16_t>(x + g * kGroup, place);
   }
 }
 
