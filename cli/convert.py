@@ -54,6 +54,7 @@ def _convert(blueprint: "Blueprint", place: Path, quiet: bool) -> int:
 
 
 def _blueprint(path: Path, to: str | None, layout: str) -> "Blueprint":
+    from cli.keeping import kind
     from cli.models import opened
     from offload.gguf import Gguf
     from offload.gguf_convert import converted
@@ -63,6 +64,7 @@ def _blueprint(path: Path, to: str | None, layout: str) -> "Blueprint":
     from specexec.engines.families import admit
 
     model = opened(path)
+    kind(model, to)
     if isinstance(model, Store):
         return relaid(model, to, chosen_layout(layout))
     config = admit(model.config)

@@ -37,7 +37,10 @@ kv_option = _option("--kv", type=Kv(), default=AUTO, show_default=True,
 offline_option = _option("--offline", is_flag=True, help="Ask no network, whatever is missing.")
 place_option = _option("--kv-place", type=click.Choice(["auto", "device", "host", "disk"]), default=AUTO, show_default=True,
                        help="Where the context's keys and values are; auto is the device, else the host, and never the disk.")
-to_option = _option("--to", type=click.Choice(["nf4", "int8", "bf16"]), help="Default nf4; a store stays what it is.")
+FORMATS = ["nf4", "int8", "bf16"]
+to_option = _option("--to", type=click.Choice(FORMATS), help="Default nf4; a store stays what it is.")
+to_or_keep_option = _option("--to", type=click.Choice([*FORMATS, "keep"]),
+                            help="Default nf4; keep leaves Q4_0 and Q8_0 of a GGUF file as they are; a store stays what it is.")
 
 model_options = _all(
     _option("-m", "--model", default="bundled", show_default=True, metavar="NAME",
@@ -103,7 +106,7 @@ chat_options = _all(
 )
 
 convert_options = _all(
-    to_option,
+    to_or_keep_option,
     _option("--layout", type=click.Choice(["auto", "tile16", "rowmajor"]), default="auto", show_default=True,
             help="tile16 for the CPU's kernels, rowmajor for CUDA; auto is this machine's."),
     act("--out", metavar="DIR", help="Where; default in the model store, by name."),
@@ -139,7 +142,7 @@ plan_options = _all(
     context_option,
     ram_option,
     vram_option,
-    to_option,
+    to_or_keep_option,
     activations_option,
     act("--measure", is_flag=True, help="Measure this machine again."),
     offline_option,

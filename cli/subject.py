@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
+from cli.keeping import kind
 from cli.ledger import resident_weights, sizes
 from cli.models import ModelOptions, find, opened
 from offload.errors import DamagedFiles
@@ -44,19 +45,19 @@ class Subject:
 def target(name: str, to: str | None) -> Subject:
     """to: what a model that is no store would be converted to, nf4 by default. Raises WrongUsage where a store is not `to`."""
     if _is_config(path := Path(name).expanduser()):
-        return configured(name, json_object(path), to or "nf4")
+        return configured(name, json_object(path), kind(None, to))
     model = opened(find(name, "target"))
     if isinstance(model, Store):
         if to not in (None, model.quant):
             raise WrongUsage(f"{model.path} is {model.quant}.", hint=f"specexec plan {model.path / 'config.json'} --to {to}")
         return of_store(name, model)
-    return configured(name, model.config, to or "nf4")
+    return configured(name, model.config, kind(model, to))
 
 
 def draft(name: str, to: str | None) -> Subject:
     """A folder is drafted with as it is; what has a configuration alone, as it would be converted."""
     if _is_config(path := Path(name).expanduser()):
-        return configured(name, json_object(path), to or "nf4")
+        return configured(name, json_object(path), kind(None, to))
     model = opened(find(name, "draft"))
     if isinstance(model, Gguf):
         return replace(configured(name, model.config, "nf4"), bytes=resident_weights(model, ModelOptions()))

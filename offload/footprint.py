@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from specexec.formats import GROUP, TILE
+from specexec.formats import GROUP, HALVES, SHARED, TILE
 
 PAGE, ALIGNED = 4096, 64
 HEADER = 2 * PAGE  # a store file's, at most
@@ -19,11 +19,11 @@ def _up(number: int, to: int) -> int:
 
 
 def matrix_bytes(rows: int, columns: int, kind: str) -> int:
-    """Of a matrix in a store: nf4 and int8 with their scales, or bf16."""
+    """Of a matrix in a store: quantised, with its scales, or bf16."""
     if kind == "bf16":
         return 2 * rows * columns
     rows, columns = _up(rows, TILE), _up(columns, GROUP)
-    return rows * columns // (2 if kind == "nf4" else 1) + rows * columns // GROUP * 2
+    return rows * columns // (2 if kind in HALVES else 1) + rows * columns // SHARED[kind] * 2
 
 
 @dataclass(frozen=True)

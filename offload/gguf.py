@@ -82,7 +82,8 @@ class Gguf:
     def values(self, name: str) -> torch.Tensor:
         """A small tensor, dequantised."""
         info = self.tensors[name]
-        return values(read(self.path, self.start(info), info.nbytes), info.ggml_type).view(info.shape)
+        raw = torch.frombuffer(read(self.path, self.start(info), info.nbytes), dtype=torch.uint8)
+        return values(raw, info.ggml_type).view(info.shape)
 
     @property
     def generation(self) -> dict[str, Any]:
@@ -115,9 +116,9 @@ class Gguf:
         return self.bytes_by_kind.keys() == {"F32"}
 
 
-def values(raw: bytearray, number: int) -> torch.Tensor:
-    """Of the bytes of a tensor, or of whole rows of it: as they are, or fp32 where they are blocks."""
+def values(raw: torch.Tensor, number: int) -> torch.Tensor:
+    """Of the bytes of a tensor, or of whole rows of it, uint8: as they are, or fp32 where they are blocks."""
     if number in PLAIN:
-        return torch.frombuffer(raw, dtype=PLAIN[number])
-    found: torch.Tensor = dequantize(torch.frombuffer(raw, dtype=torch.uint8), number)
+        return raw.flatten().view(PLAIN[number])
+    found: torch.Tensor = dequantize(raw.flatten(), number)
     return found

@@ -1,21 +1,19 @@
-"""A conversion of a GGUF file: its tensors dequantised, their names and their order as they were published."""
+"""A conversion of a GGUF file: its tensors dequantised, or kept; their names and their order as they were published."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from offload.blueprint import Blueprint, Bytes
 from offload.errors import DamagedFiles, Refused
 from offload.folder import EMBEDDING, HEAD, LAYERS
-from offload.gguf import AGAIN, FACTORS, PLAIN, Gguf, values
+from offload.gguf import AGAIN, FACTORS, Gguf
+from offload.gguf_blocks import Blocks
+from offload.gguf_keep import KEEP, keeping
 from offload.gguf_tokenizer import tokenizer
 from offload.manifest import Identity
-from offload.parts import read, steps
 from offload.published import NORM, Goal, laid_out
 
 OUTSIDE = {"token_embd.weight": EMBEDDING, "output_norm.weight": NORM, "output.weight": HEAD}
@@ -27,43 +25,9 @@ ROTATED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}  # 
 BEFORE = "blk."
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Implements Source. head: rows of one, whose halves were woven into pairs; 0 where they lie as they were published."""
-
-    path: Path
-    name: str
-    shape: tuple[int, ...]
-    number: int  # of its kind
-    start: int
-    nbytes: int
-    head: int = 0
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it is kept as where it is not quantised anew."""
-        return PLAIN.get(self.number, torch.float16)
-
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """As they are stored, or fp32 where they are blocks. Raises DamagedFiles or OffloadError, naming file and byte."""
-        if not self.head:
-            return self._lie(start, stop)
-        first = start - start % self.head
-        found = self._lie(first, min(stop + -stop % self.head, self.shape[0]))
-        pairs = found.view(-1, self.head // 2, 2, *self.shape[1:])
-        return pairs.transpose(1, 2).reshape(found.shape)[start - first : stop - first]
-
-    def _lie(self, start: int, stop: int) -> torch.Tensor:
-        row = self.nbytes // self.shape[0]
-        raw = read(self.path, self.start + start * row, (stop - start) * row)
-        return values(raw, self.number).view(-1, *self.shape[1:])
-
-    def steps(self, multiple: int) -> Iterator[tuple[int, int]]:
-        return steps(self.shape, 4, multiple)
-
-
 def converted(model: Gguf, goal: Goal) -> Blueprint:
-    """From the header alone. Raises DamagedFiles or Refused for what is missing, unknown or of no use."""
+    """From the header alone. goal: its kind may be KEEP. Raises DamagedFiles or Refused for what is missing or of no use."""
+    goal = keeping(model, goal) if goal.kind == KEEP else goal
     source, fingerprint = str(model.path.resolve()), _fingerprint(model.path)
     identity = Identity(source, None, fingerprint, goal.kind, goal.layout, goal.layers, goal.tied)
 

@@ -15,6 +15,8 @@ from offload.gguf import AGAIN, Gguf
 
 NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 WORDS_FIRST = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "tekken"}  # whole words before merges
+UNUSED = 5  # a token's type in a file
+LISTS = ("tokens", "scores", "token_type")  # of the library's names, those with an entry a token
 AS_GPT2 = ("gpt-2", "gpt2", "default", None)
 SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
 PREFIX = {"type": "Prepend", "prepend": "\u2581"}
@@ -37,8 +39,11 @@ def tokenizer(model: Gguf) -> tuple[dict[str, Any], dict[str, Any]]:
 def _made(metadata: Mapping[str, Any], kind: str, cuts: str | None) -> dict[str, Any]:
     said = {name: metadata[f"tokenizer.{key}"] for key, name in GGUF_TOKENIZER_MAPPING["tokenizer"].items()
             if f"tokenizer.{key}" in metadata}
+    count = _used(metadata)
+    said |= {name: said[name][:count] for name in LISTS if name in said}
     backend, _ = convert_gguf_tokenizer(str(metadata["general.architecture"]), said)
     found: dict[str, Any] = json.loads(backend.to_str())
+    found["added_tokens"] = [token for token in found["added_tokens"] if token["id"] < count]  # others are the library's own
     if kind == "llama":  # llama.cpp always puts a space before a text, the library not where there is one
         prefix = [PREFIX] if metadata.get("tokenizer.ggml.add_space_prefix", True) else []
         found["normalizer"], found["pre_tokenizer"] = {"type": "Sequence", "normalizers": [*prefix, SPACES]}, None
@@ -47,6 +52,12 @@ def _made(metadata: Mapping[str, Any], kind: str, cuts: str | None) -> dict[str,
     found["model"]["ignore_merges"] = cuts in WORDS_FIRST
     found["post_processor"] = _begun(metadata) if _begins(metadata, kind, cuts) else None
     return found
+
+
+def _used(metadata: Mapping[str, Any]) -> int:
+    """How many tokens there are but for those at the end that fill an embedding's rows up, and that no text becomes."""
+    types = metadata.get("tokenizer.ggml.token_type") or [0] * len(metadata["tokenizer.ggml.tokens"])
+    return next((number for number in range(len(types), 0, -1) if types[number - 1] != UNUSED), 0)
 
 
 def _begins(metadata: Mapping[str, Any], kind: str, cuts: str | None) -> bool:

@@ -11,7 +11,7 @@ from offload.parts import Cast, Part, Relay, Stored
 from offload.sheet import Sheet
 from offload.store import Store
 from offload.writing import entry_of
-from specexec.formats import KINDS, shapes
+from specexec.formats import shapes, told
 
 
 def relaid(store: Store, kind: str | None, layout: str | None) -> Blueprint:
@@ -45,7 +45,7 @@ def _parts(store: Store, file: str, layout: str | None) -> Iterator[Part]:
 
 
 def _matrix(store: Store, name: str, codes: Stored, scales: Stored, layout: str) -> Relay:
-    kind = next((kind for kind, dtype in KINDS.items() if codes.span.dtype == dtype), store.quant)
+    kind = _kind(codes, scales) or str(store.quant)
     try:
         rows, columns = store.matrices[name]
         fits = (codes.span.shape, scales.span.shape) == shapes(kind, str(store.layout), rows, columns)
@@ -55,3 +55,7 @@ def _matrix(store: Store, name: str, codes: Stored, scales: Stored, layout: str)
     if not fits:
         raise DamagedFiles(f"{codes.path}: {codes.name} does not fit the manifest.", hint=f"specexec verify {store.path}")
     return Relay(name, codes, scales, kind, (str(store.layout), layout), rows, columns)
+
+
+def _kind(codes: Stored, scales: Stored) -> str | None:
+    return told(*(torch.empty(of.span.shape, dtype=of.span.dtype, device="meta") for of in (codes, scales)))

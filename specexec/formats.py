@@ -1,11 +1,12 @@
 """The quantised tensor formats, defined once, with the exact dequantise that kernels are tested against.
 
-A weight is absmax * NF4[code] (nf4: QLoRA, Dettmers et al. 2023) or absmax * q / 127 (int8), where GROUP weights along K share
-an absmax in fp16. Ragged edges are filled with weights that are zero, to Kp columns and, in tile16, Np rows.
+A weight is absmax * NF4[code] (nf4) or absmax * q / 127 (int8), where 64 weights along K share an absmax in fp16, or what a
+GGUF file keeps: scale * (code - 8) (q4_0) or scale * q (q8_0), where 32 share a scale in fp16 (SHARED). Ragged edges are filled
+with weights that are zero, to Kp columns, a multiple of GROUP, and, in tile16, Np rows.
 
-rowmajor (bitsandbytes' order): codes uint8[N, Kp/2], high nibble = even column, or int8[N, Kp]; scales fp16[N, Kp/64].
+rowmajor (bitsandbytes' order): codes uint8[N, Kp/2], high nibble = even column, or int8[N, Kp]; scales fp16[N, Kp/SHARED].
 tile16 (16 rows side by side): codes uint8[Np/16, Kp/8, 16, 4], where byte j of a row's columns k0..k0+7 holds k0+j in its low
-nibble and k0+4+j in its high one, or int8[Np/16, Kp/4, 16, 4], a row's columns k0..k0+3; scales fp16[Np/16, Kp/64, 16].
+nibble and k0+4+j in its high one, or int8[Np/16, Kp/4, 16, 4], a row's columns k0..k0+3; scales fp16[Np/16, Kp/SHARED, 16].
 """
 
 from collections.abc import Iterator
@@ -14,20 +15,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-GROUP = 64  # weights along K that share an absmax
-TILE = 16  # rows of a tile
-KINDS = {"nf4": torch.uint8, "int8": torch.int8}  # and the dtype of their codes
-LAYOUTS = ("rowmajor", "tile16")
-PAIRED = {"rowmajor": torch.uint8, "tile16": torch.int32}  # nf4 joins two columns, or two words of four
-ZERO = {"nf4": 7, "int8": 0}  # the code of a weight that is zero
+from specexec.nf4 import NF4, nearest
 
-NF4 = torch.tensor([  # bitsandbytes' table
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
-    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
-    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
-])  # fmt: skip
-EDGES = (NF4[:-1] + NF4[1:]) / 2  # a weight on an edge takes the lower code
-CELLS = 32  # a unit: so fine that no two edges share a cell
+GROUP = 64  # columns that activations, and most kinds of weights, share a scale over
+TILE = 16  # rows of a tile
+KINDS = {"nf4": torch.uint8, "int8": torch.int8, "q4_0": torch.uint8, "q8_0": torch.int8}  # and the dtype of their codes
+SHARED = {"nf4": GROUP, "int8": GROUP, "q4_0": 32, "q8_0": 32}  # weights along K that share a scale
+HALVES = {kind for kind, dtype in KINDS.items() if dtype == torch.uint8}  # two codes in a byte
+KEPT = ("q4_0", "q8_0")  # of GGUF files, as they are
+LAYOUTS = ("rowmajor", "tile16")
+PAIRED = {"rowmajor": torch.uint8, "tile16": torch.int32}  # two columns in a byte, or two words of four
+ZERO = {"nf4": 7, "int8": 0, "q4_0": 8, "q8_0": 0}  # the code of a weight that is zero
+
 BLOCK = 1 << 18  # weights worked on at a time: 6 MB of temporaries, near a core's cache
 DEVICE_BLOCK = 1 << 22  # on CUDA, where each call costs what thousands of weights do
 
@@ -75,18 +74,35 @@ def shapes(kind: str, layout: str, rows: int, columns: int) -> tuple[tuple[int, 
         raise ValueError(f"{kind!r} in {layout!r} is not one of {', '.join(KINDS)} in one of {', '.join(LAYOUTS)}")
     if rows < 1 or columns < 1:
         raise ValueError(f"a weight of {rows} rows and {columns} columns is empty")
-    groups, tiles = -(-columns // GROUP), -(-rows // TILE)
-    width = groups * GROUP // (2 if kind == "nf4" else 1)
+    padded, tiles = columns + -columns % GROUP, -(-rows // TILE)
+    width, groups = padded // (2 if kind in HALVES else 1), padded // SHARED[kind]
     if layout == "rowmajor":
         return (rows, width), (rows, groups)
     return (tiles, width // 4, TILE, 4), (tiles, groups, TILE)
 
 
+def told(codes: torch.Tensor, scales: torch.Tensor) -> str | None:
+    """The kind of a matrix, by its codes' dtype and how many share a scale; None where there is none."""
+    each = codes.nbytes / max(scales.numel(), 1)
+    return next((kind for kind, dtype in KINDS.items()
+                 if dtype == codes.dtype and SHARED[kind] == each * (2 if kind in HALVES else 1)), None)
+
+
+def pack(kind: str, layout: str, codes: torch.Tensor, scales: torch.Tensor) -> Packed:
+    """The weight of codes[N, K], one a byte, and scales fp16[N, ceil(K / SHARED)], as they are."""
+    packed = _empty(kind, layout, codes.shape[0], codes.shape[1], codes.device)
+    codes = F.pad(codes, (0, packed.padded_columns - packed.columns), value=ZERO[kind])
+    _store(packed, slice(0, packed.rows), codes, F.pad(scales, (0, codes.shape[1] // SHARED[kind] - scales.shape[1])))
+    return packed
+
+
 def quantise(weight: torch.Tensor, kind: str, layout: str) -> Packed:
-    """weight[N, K] of any float dtype; nf4 codes are bitsandbytes'. A group whose absmax is 0 in fp16 becomes zero.
+    """weight[N, K] of any float dtype as nf4 (bitsandbytes' codes) or int8. A group whose absmax is 0 in fp16 becomes zero.
 
     Raises ValueError for what is not a matrix of floats, holds NaN or an infinity, or has an absmax above fp16's range.
     """
+    if kind in KEPT:
+        raise ValueError(f"{kind} is kept where a GGUF file has it, and never made")
     if weight.dim() != 2 or not weight.is_floating_point():
         raise ValueError(f"a weight is a matrix of floats, not {weight.dtype}{list(weight.shape)}")
     packed = _empty(kind, layout, weight.shape[0], weight.shape[1], weight.device)
@@ -134,30 +150,14 @@ def _encode(kind: str, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
         raise ValueError(f"The largest absmax is {float(absmax.max()):g}, but fp16 ends at 65504. Keep this tensor in bf16.")
     steps = 1 / absmax if kind == "nf4" else 127 / scales.float()  # nf4 before absmax is rounded, as bitsandbytes does
     x = groups * steps.masked_fill(scales == 0, 0)[..., None]
-    codes = _nearest(x) if kind == "nf4" else x.round_().clamp_(-127, 127).to(torch.int8)
+    codes = nearest(x) if kind == "nf4" else x.round_().clamp_(-127, 127).to(torch.int8)
     return codes.flatten(1), scales
-
-
-def _cell(x: torch.Tensor) -> torch.Tensor:
-    """int32 0..64 of x fp32 in -1..1, rising with x."""
-    return (x * CELLS).add_(CELLS).int()
-
-
-EDGE_IN = torch.full((2 * CELLS + 1,), torch.inf).scatter(0, _cell(EDGES).long(), EDGES)  # of each cell
-EDGES_BEFORE = torch.bucketize(torch.arange(2 * CELLS + 1), _cell(EDGES)).to(torch.uint8)  # in the cells before each
-
-
-def _nearest(x: torch.Tensor) -> torch.Tensor:
-    """uint8 codes of x fp32 in -1..1: exactly torch.bucketize(x, EDGES), in an eighth of its time."""
-    cell = _cell(x).flatten()
-    above = x.flatten() > EDGE_IN.to(x.device).index_select(0, cell)
-    return EDGES_BEFORE.to(x.device).index_select(0, cell).add_(above).view(x.shape)
 
 
 def _decode(kind: str, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """fp32[n, Kp]"""
-    units = codes.float() if kind == "int8" else NF4.to(codes.device).index_select(0, codes.flatten().int())
-    weight = units.view(*scales.shape, GROUP) * scales.float()[..., None]
+    units = NF4.to(codes.device).index_select(0, codes.flatten().int()) if kind == "nf4" else codes.float()
+    weight = (units - 8 if kind == "q4_0" else units).view(*scales.shape, SHARED[kind]) * scales.float()[..., None]
     return (weight / 127 if kind == "int8" else weight).flatten(1)
 
 
@@ -170,31 +170,31 @@ def _rows(packed: Packed, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _store(packed: Packed, block: slice, codes: torch.Tensor, scales: torch.Tensor) -> None:
-    """Writes codes[n, Kp] and scales[n, Kp/64] of the rows `block`, and zeros to their last tile's end."""
+    """Writes codes[n, Kp] and scales[n, Kp/SHARED] of the rows `block`, and zeros to their last tile's end."""
     to_codes, to_scales = _rows(packed, block)
     missing = (0, 0, 0, -len(codes) % TILE if packed.layout == "tile16" else 0)
     codes = F.pad(codes, missing, value=ZERO[packed.kind])
-    lines = _joined(codes, packed.layout) if packed.kind == "nf4" else codes
+    lines = _joined(codes, packed.layout) if packed.kind in HALVES else codes
     to_codes.view(torch.int32).copy_(lines.view(to_codes.shape).view(torch.int32))  # words move far faster than bytes
     to_scales.copy_(F.pad(scales, missing).view(to_scales.shape))
 
 
 def _load(packed: Packed, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """(codes[n, Kp], scales fp16[n, Kp/64]) of the rows `block`."""
+    """(codes[n, Kp], scales fp16[n, Kp/SHARED]) of the rows `block`."""
     lines, scales = _rows(packed, block)
     if packed.layout == "tile16":
         lines, scales = (x.flatten(0, 1).flatten(1)[: block.stop - block.start] for x in (lines, scales))
-    return _split(lines, packed.layout) if packed.kind == "nf4" else lines, scales
+    return _split(lines, packed.layout) if packed.kind in HALVES else lines, scales
 
 
 def _joined(codes: torch.Tensor, layout: str) -> torch.Tensor:
-    """uint8[n, Kp/2] of nf4's codes uint8[n, Kp]."""
+    """uint8[n, Kp/2] of codes uint8[n, Kp]."""
     first, second = codes.view(PAIRED[layout]).view(len(codes), -1, 2).unbind(2)
     return (first << 4 | second if layout == "rowmajor" else second << 4 | first).view(torch.uint8)
 
 
 def _split(lines: torch.Tensor, layout: str) -> torch.Tensor:
-    """nf4's codes uint8[n, Kp]: undoes _joined."""
+    """codes uint8[n, Kp]: undoes _joined."""
     words, mask = lines.view(PAIRED[layout]), 0x0F if layout == "rowmajor" else 0x0F0F0F0F
     pair = words >> 4 & mask, words & mask
     return torch.stack(pair if layout == "rowmajor" else pair[::-1], -1).flatten(1).view(torch.uint8)

@@ -70,15 +70,15 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def unpacked(made: Activations, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(codes int64[n, groups, 64], sums[n, groups], scales[n, groups]) out of tiles of `width` tokens (kernels.h)."""
+    """(codes int64[n, groups, 64], sums[n, groups, 2], scales[n, groups]) out of tiles of `width` tokens (kernels.h)."""
     count = made.scale.numel()
-    return *plane(made, made.q[: count * GROUP], made.sum[:count], width), tiles(made, made.scale, width)
+    return *plane(made, made.q[: count * GROUP], made.sum[: 2 * count], width), tiles(made, made.scale, width)
 
 
 def unpacked_low(made: Activations, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(codes, sums) of the second plane, and where it is there: bool[n, groups]."""
     count = made.scale.numel()
-    return *plane(made, made.q[count * GROUP :], made.sum[count:], width), tiles(made, made.fine, width).bool()
+    return *plane(made, made.q[count * GROUP :], made.sum[2 * count :], width), tiles(made, made.fine, width).bool()
 
 
 def tiles(made: Activations, x: torch.Tensor, width: int) -> torch.Tensor:
@@ -95,7 +95,8 @@ def plane(made: Activations, q: torch.Tensor, sums: torch.Tensor, width: int) ->
             codes.append(part.view(groups, GROUP // 4, w, 4).permute(2, 0, 1, 3).reshape(w, groups, GROUP))
         else:  # of every 4 columns 0, 2, 1, 3
             codes.append(part.view(groups, GROUP // 4, 2, w, 2).permute(3, 0, 1, 4, 2).reshape(w, groups, GROUP))
-    return torch.cat(codes), tiles(made, sums, width)
+    halves = [part.view(groups, 2, -1).permute(2, 0, 1) for part in sums.split(2 * width * groups)]
+    return torch.cat(codes), torch.cat(halves)
 
 
 def cached_rows(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

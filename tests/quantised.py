@@ -12,21 +12,30 @@ from offload.form import Quantised
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.torch_engine import TorchEngine
-from specexec.formats import dequantise, quantise
+from specexec.formats import dequantise
 from specexec.kernels.linear import levels
 from specexec.kv.cache import Rows
 from specexec.kv.dense import DenseCache
 from specexec.tree import DraftTree
+from tests.kept import quantise
 from tests.models import VOCABULARY, chain, read
 
 CPU = torch.device("cpu")
+
+
+class AnyKind(Quantised):
+    """And of the kinds that GGUF files keep."""
+
+    def _matrix(self, name: str, tensor: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:
+        made = quantise(tensor, kind, self.layout)
+        return {name: made.codes, name.removesuffix("weight") + "scales": made.scales}
 
 
 def weights(folder: Path, kind: str) -> ResidentWeights:
     found = Folder(folder)
     config = admit(found.config)
     tied = config.tie_word_embeddings
-    return ResidentWeights(found, config.num_hidden_layers, tied, Quantised(kind, "tile16", tied, CPU, torch.float32))
+    return ResidentWeights(found, config.num_hidden_layers, tied, AnyKind(kind, "tile16", tied, CPU, torch.float32))
 
 
 def engine(folder: Path, kind: str, bits: int, vocabulary: int = VOCABULARY, **others: Any) -> KernelEngine:

@@ -8,7 +8,7 @@ import torch
 
 from specexec.engines.workspace import Shape, Workspace, matrices
 from specexec.errors import Damaged
-from specexec.formats import KINDS, Packed
+from specexec.formats import Packed, told
 from specexec.kernels import linear, table
 
 
@@ -24,7 +24,7 @@ class Step:
 def packed(tensors: Mapping[str, torch.Tensor], name: str, rows: int, columns: int) -> Packed:
     """The quantised matrix `name`, as it lies in `tensors`. Raises Damaged where it is missing or of another shape."""
     codes, scales = tensors.get(f"{name}.weight"), tensors.get(f"{name}.scales")
-    kind = next((kind for kind, dtype in KINDS.items() if codes is not None and codes.dtype == dtype), None)
+    kind = told(codes, scales) if codes is not None and scales is not None else None
     if codes is None or scales is None or kind is None:
         raise Damaged(f'the model lacks the quantised matrix "{name}".', hint="fetch the model again")
     try:

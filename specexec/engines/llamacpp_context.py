@@ -5,7 +5,6 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,14 @@ from specexec.kv.sequences import MOST
 
 SLOW = 0.05  # seconds of a pass from which on Ctrl-C is heard within it: asking Python costs 1 us an operation of the model
 ABORTED = 2  # llama_decode's word for it
-ALIKE = 63  # rows at once whose attention is summed as that of one: from 64 on it is done in tiles, and rounds otherwise
+BF16 = 30  # ggml.h's number of the type, which llama-cpp-python does not name
 
 
 @dataclass(frozen=True)
 class Room:
     """cells: of the KV cache, of cell_bytes each. rows: of a pass, at the most; read: those whose logits are wanted.
 
-    wide: keys and values are fp32, not fp16. on_gpu: weights are, so that rows are computed with all at once.
+    wide: keys and values are fp32. on_gpu: weights are.
     """
 
     cells: int
@@ -46,7 +45,7 @@ class Context:
         if not self.pointer:
             raise failed(f"llama.cpp has no room for a context of {room.cells:,}", "a smaller --ctx-size")
         weakref.finalize(self, llama.llama_free, self.pointer)
-        self._memory = llama.llama_get_memory(self.pointer)
+        self._memory, self._batch = llama.llama_get_memory(self.pointer), _Batch(llama, room.rows)
         self._asking, self._silent = llama.ggml_abort_callback(lambda _: stop()), llama.ggml_abort_callback()
         self._asks = False
         self._seconds = 0.0  # of the last pass, a token
@@ -73,12 +72,12 @@ class Context:
 
         Raises Interrupted, or Failed; the cells of the tokens are then free or to be cut.
         """
-        batch = _Batch(self._llama, tokens, positions, sequences, read)
+        batch = self._batch.fill(tokens, positions, sequences, read)
         self._ask(self._seconds * len(tokens) > SLOW or self._seconds == 0)
         if self.stop():
             raise Interrupted
         began = time.perf_counter()
-        code = self._llama.llama_decode(self.pointer, batch.struct)
+        code = self._llama.llama_decode(self.pointer, batch)
         if code == ABORTED:
             raise Interrupted
         if code:
@@ -97,38 +96,53 @@ class Context:
         if not rows:
             self._llama.llama_synchronize(self.pointer)
             return torch.empty(0, self.model.vocabulary)
-        pointer = self._llama.llama_get_logits(self.pointer)
-        return torch.from_numpy(np.ctypeslib.as_array(pointer, (rows, self.model.vocabulary)))
+        size = rows * self.model.vocabulary
+        at = ctypes.addressof(self._llama.llama_get_logits(self.pointer).contents)
+        return torch.frombuffer((ctypes.c_float * size).from_address(at), dtype=torch.float32).view(rows, -1)
 
 
 def _parameters(llama: Any, room: Room) -> Any:
     found = llama.llama_context_default_params()
     found.n_ctx, found.n_seq_max, found.kv_unified = room.cells, MOST, True
     found.swa_full, found.no_perf = True, True  # rows that slid out of a window are wanted again when a tree is dropped
-    found.n_batch, found.n_ubatch = room.rows, room.rows if room.on_gpu else ALIKE
+    found.n_batch = found.n_ubatch = room.rows
     found.n_outputs_max = room.read
     found.n_threads = found.n_threads_batch = room.threads
     if room.wide:
         found.type_k = found.type_v = llama.GGML_TYPE_F32
         found.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it rounds to fp16
+    elif not room.on_gpu:
+        # Of two types flash attention is summed key by key, whatever the pass; of one type a single row is shared out among
+        # threads, and 64 rows are done in tiles: both round otherwise (tests/benchmarks/llamacpp_rounding.py).
+        found.type_k, found.type_v = llama.GGML_TYPE_F16, BF16
+        found.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
     return found
 
 
 class _Batch:
-    """struct: llama.cpp's batch, which points into arrays that are kept here."""
+    """struct: llama.cpp's batch of at most `rows` tokens, which points into arrays that are kept here.
 
-    def __init__(
-        self, llama: Any, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Sequence[int]], read: int
-    ) -> None:
-        n = len(tokens)
-        counts = np.fromiter(map(len, sequences), np.int32, n)
-        ids = np.fromiter(chain.from_iterable(sequences), np.int32, int(counts.sum()))
-        starts = (ids.ctypes.data + 4 * (np.cumsum(counts) - counts)).astype(np.uintp)
-        wanted = np.zeros(n, np.int8)
-        wanted[n - read :] = 1
-        self.arrays = np.array(tokens, np.int32), np.array(positions, np.int32), counts, starts, wanted, ids
-        token, position, count, start, want = (array.ctypes.data for array in self.arrays[:5])
+    Made once: a pass of a small model takes less time than its objects do.
+    """
+
+    def __init__(self, llama: Any, rows: int) -> None:
+        self.tokens, self.positions, self.counts = (np.zeros(rows, np.int32) for _ in range(3))
+        self.starts, self.wanted = np.zeros(rows, np.uintp), np.zeros(rows, np.int8)
         kinds = dict(llama.llama_batch._fields_)
-        self.struct = llama.llama_batch(
-            n, ctypes.cast(token, kinds["token"]), None, ctypes.cast(position, kinds["pos"]),
-            ctypes.cast(count, kinds["n_seq_id"]), ctypes.cast(start, kinds["seq_id"]), ctypes.cast(want, kinds["logits"]))
+        token, position, count, start, want = (
+            ctypes.cast(array.ctypes.data, kinds[field]) for array, field in (
+                (self.tokens, "token"), (self.positions, "pos"), (self.counts, "n_seq_id"), (self.starts, "seq_id"),
+                (self.wanted, "logits")))
+        self.struct = llama.llama_batch(0, token, None, position, count, start, want)
+
+    def fill(
+        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Sequence[int]], read: int
+    ) -> Any:
+        """The struct of these tokens, the last `read` of which are to have logits."""
+        n = self.struct.n_tokens = len(tokens)
+        self.tokens[:n], self.positions[:n] = tokens, positions
+        self.counts[:n] = [len(those) for those in sequences]
+        self._ids = np.array([one for those in sequences for one in those], np.int32)
+        self.starts[:n] = self._ids.ctypes.data + 4 * (np.cumsum(self.counts[:n]) - self.counts[:n])
+        self.wanted[: n - read], self.wanted[n - read : n] = 0, 1
+        return self.struct

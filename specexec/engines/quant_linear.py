@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from specexec.errors import WrongUsage
-from specexec.formats import GROUP, KINDS, NF4, Packed, dequantise, shapes
+from specexec.formats import GROUP, KINDS, Packed, dequantise, shapes, told
+from specexec.nf4 import NF4
 
 DEQUANTISED = 2**25  # weights of a matrix at a time: a large one as a whole would take more than a layer's codes
 
@@ -42,11 +43,12 @@ class QuantLinear(nn.Module):
     def _product(self, x: torch.Tensor, rows: slice) -> torch.Tensor:
         """With these rows of the weight."""
         codes, scales, bias = self.weight[rows], self.scales[rows], None if self.bias is None else self.bias[rows]
-        if self.kind == "nf4" and x.is_cuda and self.columns % GROUP == 0 and (found := _bitsandbytes()) is not None:
+        kind = told(codes, scales) or self.kind  # a GGUF file's matrices are of several
+        if kind == "nf4" and x.is_cuda and self.columns % GROUP == 0 and (found := _bitsandbytes()) is not None:
             state = self._state(x, scales, found)
             out: torch.Tensor = found.matmul_4bit(x, codes.view(-1, 1).t(), bias=bias, quant_state=state)
             return out
-        weight = dequantise(Packed(self.kind, "rowmajor", len(codes), self.columns, codes, scales), x.dtype)
+        weight = dequantise(Packed(kind, "rowmajor", len(codes), self.columns, codes, scales), x.dtype)
         return functional.linear(x, weight, bias)
 
     def _state(self, x: torch.Tensor, scales: torch.Tensor, found: Any) -> Any:

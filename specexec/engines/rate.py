@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from specexec.engines.device import DTYPES
-from specexec.formats import KINDS, Packed, dequantise, shapes
+from specexec.formats import HALVES, KINDS, Packed, dequantise, shapes
 from specexec.kernels import library, linear, sources
 
 ROWS, COLUMNS = 4096, 14336  # of a matrix of an 8B model
@@ -80,7 +80,7 @@ def _multiply(x: torch.Tensor, matrices: Iterator[torch.Tensor]) -> torch.Tensor
 def _copies(kind: str, layout: str, rows: int, columns: int, weights: int) -> list[Packed]:
     """Random codes, and a scale that keeps products small."""
     codes, scales = shapes(kind, layout, rows, columns)
-    low, high = (0, 256) if kind == "nf4" else (-127, 128)
+    low, high = (0, 256) if kind in HALVES else (-127, 128)
     first = Packed(kind, layout, rows, columns, torch.randint(low, high, codes, dtype=KINDS[kind]),
                    torch.full(scales, 0.01, dtype=torch.float16))
     more = range(_more(first.nbytes, weights))

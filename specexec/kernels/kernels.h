@@ -9,12 +9,12 @@ extern "C" {
 
 // A quantised matrix in layout tile16 (formats.py) and where its products go.
 struct SpecexecMatrix {
-  const uint8_t *codes;     // nf4: [rows/16][columns/8][16][4] bytes; int8: [rows/16][columns/4][16][4]
-  const uint16_t *scales;   // fp16 [rows/16][groups][16]
+  const uint8_t *codes;     // nf4, q4_0: [rows/16][columns/8][16][4] bytes; int8, q8_0: [rows/16][columns/4][16][4]
+  const uint16_t *scales;   // fp16 [rows/16][groups][16]; q4_0, q8_0: [rows/16][2 * groups][16]
   const float *bias;        // fp32 [rows], or null
   float *out;               // fp32 [n][stride]
   int64_t rows, stride;     // rows: those that exist; the codes are padded to 16
-  int32_t kind, adds;       // kind: 0 nf4, 1 int8. adds: out += product, instead of out = product
+  int32_t kind, adds;       // kind: 0 nf4, 1 int8, 2 q4_0, 3 q8_0. adds: out += product, instead of out = product
 };
 
 // Quantised activations: x = scale * q, per token and group of 64 columns, or scale * (q + low / 256) where `fine`. Tokens lie in
@@ -22,7 +22,7 @@ struct SpecexecMatrix {
 struct SpecexecActivations {
   void *q;                  // bits 8: int8 [columns/4][w][4]; bits 16: int16 [columns/2][w][2], of every 4 columns 0, 2, 1, 3
   float *scale;             // fp32 [groups][w]
-  int32_t *sum;             // int32 [groups][w], sums of q
+  int32_t *sum;             // int32 [2 * groups][w], sums of q over 32 columns
   uint8_t *fine;            // [groups][w]. bits 8: behind all of q lies all of low, zeros where not fine, and behind sum its sums
   int64_t n, groups;
   int32_t bits, threads;

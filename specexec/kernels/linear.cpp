@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <type_traits>
 
 #include "kernels.h"
 #include "simd.h"
@@ -24,43 +25,40 @@ constexpr int64_t kShares = 8;  // a thread: more begin anew more often, fewer l
 template <class T> struct Levels {
   T t[16];
   explicit Levels(double unit) {
-    for (int i = 0; i < 16; i++) t[i] = T(std::lrint(kNf4[i] * unit));
+    for (int i = 0; i < 16; i++) t[i] = unit ? T(std::lrint(kNf4[i] * unit)) : T(i - 8);
   }
 };
 
+constexpr float kNf4Unit(int bits) { return bits == 8 ? kNf4Unit8 : kNf4Unit16; }
+
 // Where a tile's weights come from: units of 64 bytes, of which kUnits come out of 64 bytes in memory. kFactor: one code's worth.
-struct Nf4x8 {
+// kSpans: scales in a group of 64 columns.
+template <int BITS, int SPANS> struct Fours {  // nf4, and q4_0 whose levels are -8 to 7
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 8, kUnits = 2, kKind = 0;
-  static constexpr float kFactor = 1 / kNf4Unit8;
-  Table8 table{Levels<int8_t>(kNf4Unit8).t};
+  static constexpr int kBits = BITS, kUnits = BITS / 4, kSpans = SPANS;
+  static constexpr float kFactor = SPANS == 1 ? 1 / kNf4Unit(BITS) : 1.f;
+  std::conditional_t<BITS == 8, Table8, Table16> table{
+      Levels<std::conditional_t<BITS == 8, int8_t, int16_t>>(SPANS == 1 ? kNf4Unit(BITS) : 0).t};
   INLINE_METHOD void get(const uint8_t *p, B *out) const { table.look(bytes(p), out); }
 };
-struct Nf4x16 {
+template <int SPANS> struct Eights8 {  // int8, and q8_0
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 16, kUnits = 4, kKind = 0;
-  static constexpr float kFactor = 1 / kNf4Unit16;
-  Table16 table{Levels<int16_t>(kNf4Unit16).t};
-  INLINE_METHOD void get(const uint8_t *p, B *out) const { table.look(bytes(p), out); }
-};
-struct Int8x8 {
-  static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 8, kUnits = 1, kKind = 1;
-  static constexpr float kFactor = 1 / 127.f;
+  static constexpr int kBits = 8, kUnits = 1, kSpans = SPANS;
+  static constexpr float kFactor = SPANS == 1 ? 1 / 127.f : 1.f;
   INLINE_METHOD void get(const uint8_t *p, B *out) const { out[0] = offset(bytes(p)); }
 };
-struct Int8x16 {
+template <int SPANS> struct Eights16 {
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 16, kUnits = 2, kKind = 1;
-  static constexpr float kFactor = 1 / 127.f;
+  static constexpr int kBits = 16, kUnits = 2, kSpans = SPANS;
+  static constexpr float kFactor = SPANS == 1 ? 1 / 127.f : 1.f;
   INLINE_METHOD void get(const uint8_t *p, B *out) const {
     B w = bytes(p);
     out[0] = even16(w), out[1] = odd16(w);
   }
 };
-template <int BITS> struct Panel {  // unpacked before
+template <int BITS, int SPANS> struct Panel {  // unpacked before
   static constexpr bool kFromMemory = false;
-  static constexpr int kBits = BITS, kUnits = 1;
+  static constexpr int kBits = BITS, kUnits = 1, kSpans = SPANS;
   INLINE_METHOD void get(const uint8_t *p, B *out) const { out[0] = bytes(p); }
 };
 
@@ -88,7 +86,7 @@ struct Tokens {
     const size_t byte = start * size_t(x.groups) * 8 * size_t(x.bits) + group * 2 * size_t(x.bits) * unit;
     const size_t at = start * size_t(x.groups) + group * width;
     const size_t all = size_t(x.n) * size_t(x.groups);
-    for (size_t i = 0; i < 2; i++) planes[i] = (const uint8_t *)x.q + byte + i * all * 64, sums[i] = x.sum + at + i * all;
+    for (size_t i = 0; i < 2; i++) planes[i] = (const uint8_t *)x.q + byte + i * all * 64, sums[i] = x.sum + 2 * (at + i * all);
     fine = x.fine + at, scale = x.scale + at;
   }
   Tokens from(size_t t) const {
@@ -96,6 +94,11 @@ struct Tokens {
     for (int i = 0; i < 2; i++) next.planes[i] += 4 * t, next.sums[i] += t;
     next.fine += t, next.scale += t;
     return next;
+  }
+  // Sum of one plane's codes in span `s`, of which a group has SPANS.
+  template <int SPANS> INLINE_METHOD int32_t total(int plane, size_t s, size_t t) const {
+    const int32_t *p = sums[plane] + 2 / SPANS * s * width + t;
+    return SPANS == 2 ? *p : p[0] + p[width];
   }
   template <int T> INLINE_METHOD bool any_fine(size_t g) const {  // of the first T tokens
     const uint8_t *p = fine + g * width;
@@ -109,15 +112,15 @@ struct Tokens {
 // From `at` in a block to the bytes that are read kAhead bytes later: after this block R - 1 others are done already.
 template <int R> INLINE size_t ahead_of(size_t at, size_t block) { return at + kAhead < block ? kAhead : kAhead + (R - 1) * block; }
 
-// whole[r][t] += the products of one group's codes with one plane of activations.
+// whole[r][t] += the products of one span's codes, those that share a scale, with one plane of activations.
 template <class S, int R, int T>
-INLINE void group(const S &s, const Weights &w, size_t g, const uint8_t *q, size_t unit, I (&whole)[R][T]) {
-  constexpr int kSteps = S::kBits * 2 / S::kUnits;  // of 64 bytes
-  const size_t ahead = ahead_of<R>(g * kSteps * 64, w.block);
+INLINE void span(const S &s, const Weights &w, size_t i, const uint8_t *q, size_t unit, I (&whole)[R][T]) {
+  constexpr int kSteps = S::kBits * 2 / S::kUnits / S::kSpans;  // of 64 bytes
+  const size_t ahead = ahead_of<R>(i * kSteps * 64, w.block);
   for (int step = 0; step < kSteps; step++) {
     B u[R][S::kUnits];
     repeat<R>(EACH(r) {
-      const uint8_t *p = w.codes + r * w.block + (g * kSteps + step) * 64;
+      const uint8_t *p = w.codes + r * w.block + (i * kSteps + step) * 64;
       if constexpr (S::kFromMemory) prefetch(p + ahead);
       s.get(p, u[r]);
     });
@@ -131,15 +134,15 @@ INLINE void group(const S &s, const Weights &w, size_t g, const uint8_t *q, size
   }
 }
 
-// part[T][R * 16] += whole * unit * the scales of a group.
-template <int R, int T>
-INLINE void scaled(const Weights &w, const Tokens &x, size_t g, float unit, const I (&whole)[R][T], float *part) {
+// part[T][R * 16] += whole * unit * the scales of span `i`, and of the group it is in.
+template <int SPANS, int R, int T>
+INLINE void scaled(const Weights &w, const Tokens &x, size_t i, float unit, const I (&whole)[R][T], float *part) {
   repeat<R>(EACH(r) {
-    const F scale = halves(w.scales + r * w.scale_block + g * 16);
+    const F scale = halves(w.scales + r * w.scale_block + i * 16);
     repeat<T>(EACH(t) {
       float *sum = part + (t * R + r) * 16;  // in memory: the registers are needed for whole numbers
       const F product = unit == 1.f ? real(whole[r][t]) : mul(real(whole[r][t]), set(unit));
-      store(sum, fma(product, mul(scale, set(x.scale[g * x.width + t])), load(sum)));
+      store(sum, fma(product, mul(scale, set(x.scale[i / SPANS * x.width + t])), load(sum)));
     });
   });
 }
@@ -147,27 +150,27 @@ INLINE void scaled(const Weights &w, const Tokens &x, size_t g, float unit, cons
 // part[T][R * 16] += the products of R blocks of 16 rows with T tokens over `groups` groups. Where one of the tokens is fine, all
 // take the second plane: 256 times a whole number and 1/256 of its fp32 are exact, so that the others' zeros change nothing.
 template <class S, int R, int T> static void tile(const S &s, Weights w, const Tokens &x, size_t groups, float *part) {
-  constexpr size_t kBytes = 2 * S::kBits;  // of a token's group, by unit
-  for (size_t g = 0; g < groups; g++) {
+  constexpr size_t kBytes = 2 * S::kBits / S::kSpans;  // of a token's span, by unit
+  for (size_t i = 0; i < groups * S::kSpans; i++) {
     I whole[R][T];
     const auto start = [&](int plane, size_t t) __attribute__((always_inline)) {  // what offset weights bring too much
-      return S::kBits == 8 && kOffset ? iset(-kOffset * x.sums[plane][g * x.width + t]) : izero();
+      return S::kBits == 8 && kOffset ? iset(-kOffset * x.template total<S::kSpans>(plane, i, t)) : izero();
     };
     repeat<T>(EACH(t) {
       const I first = start(0, t);
       repeat<R>(EACH(r) { whole[r][t] = first; });
     });
-    group<S, R, T>(s, w, g, x.planes[0] + g * kBytes * x.unit, x.unit, whole);
-    if (S::kBits == 16 || !x.template any_fine<T>(g)) {
-      scaled<R, T>(w, x, g, 1.f, whole, part);
+    span<S, R, T>(s, w, i, x.planes[0] + i * kBytes * x.unit, x.unit, whole);
+    if (S::kBits == 16 || !x.template any_fine<T>(i / S::kSpans)) {
+      scaled<S::kSpans, R, T>(w, x, i, 1.f, whole, part);
       continue;
     }
     repeat<T>(EACH(t) {
       const I second = start(1, t);
       repeat<R>(EACH(r) { whole[r][t] = iadd(times256(whole[r][t]), second); });
     });
-    group<S, R, T>(s, w, g, x.planes[1] + g * kBytes * x.unit, x.unit, whole);
-    scaled<R, T>(w, x, g, 1.f / 256, whole, part);
+    span<S, R, T>(s, w, i, x.planes[1] + i * kBytes * x.unit, x.unit, whole);
+    scaled<S::kSpans, R, T>(w, x, i, 1.f / 256, whole, part);
   }
 }
 
@@ -222,8 +225,8 @@ static void block(const S &s, const Weights &w, const SpecexecActivations &x, Sc
   for (size_t first = 0; first < all; first += most) {
     const size_t groups = std::min(most, all - first);
     unpack<S, R>(s, w, first, groups, scratch.panel.get());
-    const Weights p{scratch.panel.get(), w.scales + first * 16, groups * kUnpacked, w.scale_block};
-    all_tokens<Panel<S::kBits>, R, kTokens>({}, p, x, first, groups, part);
+    const Weights p{scratch.panel.get(), w.scales + first * S::kSpans * 16, groups * kUnpacked, w.scale_block};
+    all_tokens<Panel<S::kBits, S::kSpans>, R, kTokens>({}, p, x, first, groups, part);
   }
 }
 
@@ -244,7 +247,8 @@ static void finish(const SpecexecMatrix &m, int64_t row, int64_t n, const float 
 template <class S, int R>
 static void blocks(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
   static const S source;
-  const size_t bytes = size_t(x.groups) * 64 * (m.kind == 0 ? 8 : 16), scales = size_t(x.groups) * 16;
+  constexpr size_t kGroupBytes = 128 * S::kBits / S::kUnits;  // of 16 rows
+  const size_t bytes = size_t(x.groups) * kGroupBytes, scales = size_t(x.groups) * S::kSpans * 16;
   float *part = scratch.parts(size_t(x.n) * R * 16);
   block<S, R>(source, {m.codes + b * bytes, m.scales + b * scales, bytes, scales}, x, scratch, part);
   finish<S, R>(m, b * 16, x.n, part);
@@ -256,9 +260,10 @@ template <class S> static void rows(const SpecexecMatrix &m, int64_t b, const Sp
   blocks<S, 1>(m, b, x, scratch);
 }
 
-static void one(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
-  if (x.bits == 8) m.kind == 0 ? rows<Nf4x8>(m, b, x, scratch) : rows<Int8x8>(m, b, x, scratch);
-  else m.kind == 0 ? rows<Nf4x16>(m, b, x, scratch) : rows<Int8x16>(m, b, x, scratch);
+template <int SPANS> static void one(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
+  const bool fours = m.kind % 2 == 0;
+  if (x.bits == 8) fours ? rows<Fours<8, SPANS>>(m, b, x, scratch) : rows<Eights8<SPANS>>(m, b, x, scratch);
+  else fours ? rows<Fours<16, SPANS>>(m, b, x, scratch) : rows<Eights16<SPANS>>(m, b, x, scratch);
 }
 
 static void linear(const SpecexecMatrix *matrices, int64_t count, const SpecexecActivations *x) {
@@ -271,7 +276,8 @@ static void linear(const SpecexecMatrix *matrices, int64_t count, const Specexec
   for (int64_t task = 0; task < total; task++) {
     static thread_local Scratch scratch;
     const int64_t i = std::upper_bound(ends, ends + count, task) - ends;
-    one(matrices[i], (task - (i ? ends[i - 1] : 0)) * kTileRows, *x, scratch);
+    const int64_t first = (task - (i ? ends[i - 1] : 0)) * kTileRows;
+    matrices[i].kind < 2 ? one<1>(matrices[i], first, *x, scratch) : one<2>(matrices[i], first, *x, scratch);
   }
 }
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from specexec.formats import GROUP, NF4, Packed, dequantise
+from specexec.formats import GROUP, Packed, dequantise
 from specexec.kernels import table
+from specexec.nf4 import NF4
 
-KINDS = {"nf4": 0, "int8": 1}
+KINDS = {"nf4": 0, "int8": 1, "q4_0": 2, "q8_0": 3}
 MOST = {8: 127, 16: 16383}  # the largest code of an activation
 DROWNED = 21_000  # sum of a group's squared 8-bit codes below which it gets 8 bits more: 127^2, and 9^2 for each of the others.
 # Perplexity and arithmetic by it: BENCHMARKS.md
@@ -35,7 +36,7 @@ class Activations:
     def empty(cls, n: int, columns: int, bits: int) -> "Activations":
         count = n * -(-columns // GROUP)
         q = torch.empty(2 * count * GROUP, dtype=torch.int8).view(torch.int8 if bits == 8 else torch.int16)
-        sums = torch.empty((2 if bits == 8 else 1) * count, dtype=torch.int32)
+        sums = torch.empty((4 if bits == 8 else 2) * count, dtype=torch.int32)
         return cls(q, torch.empty(count), sums, torch.empty(count, dtype=torch.uint8), n, columns, bits)
 
     def struct(self) -> table.Activations:
@@ -76,7 +77,7 @@ def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
 
 def levels(weight: Packed, bits: int) -> torch.Tensor:
     """float64[rows, columns]: the weight with NF4's levels as `bits` activations meet them."""
-    if weight.kind == "int8":
+    if weight.kind != "nf4":
         return dequantise(weight, torch.float64)
     exact = NF4.double()
     near = (exact * UNITS[bits]).round() / UNITS[bits]

@@ -38,15 +38,17 @@ INLINE void store_codes(int16_t *p, I q) { store16(p, q); }
 // Where one token's codes of one group go.
 struct Place {
   uint8_t *q, *low;  // low: null where there is none
-  int64_t unit;  // bytes from four columns to the next four
+  int64_t unit, width;  // unit: bytes from four columns to the next four; width: from one half's sum to the other's
   float *scale;
   int32_t *sum, *low_sum;
   uint8_t *fine;
   Place(const SpecexecActivations &to, int64_t token, int64_t g) {
-    const int64_t start = token / kTokens * kTokens, width = std::min<int64_t>(kTokens, to.n - start), lane = token - start;
+    const int64_t start = token / kTokens * kTokens, lane = token - start;
+    width = std::min<int64_t>(kTokens, to.n - start);
     const int64_t at = start * to.groups + g * width + lane, group = kGroup * to.bits / 8, all = to.n * to.groups;
     q = (uint8_t *)to.q + (start * to.groups + g * width) * group + lane * 4, low = to.bits == 8 ? q + all * kGroup : nullptr;
-    unit = 4 * width, scale = to.scale + at, sum = to.sum + at, low_sum = sum + all, fine = to.fine + at;
+    unit = 4 * width, scale = to.scale + at, fine = to.fine + at;
+    sum = to.sum + 2 * (start * to.groups + g * width) + lane, low_sum = sum + 2 * all;
   }
 };
 
@@ -58,16 +60,14 @@ INLINE bool drowned(const F *codes) {
   return sum(squares) < kDrowned;
 }
 
-template <class T> INLINE int32_t put(const F *codes, uint8_t *to, int64_t unit) {  // their sum
+template <class T> INLINE void put(const F *codes, uint8_t *q, int32_t *sum, const Place &to) {
   T out[kGroup];
-  I total = izero();
-  for (int i = 0; i < 4; i++) {
-    const I code = whole(codes[i]);
-    store_codes(out + 16 * i, code);
-    total = iadd(total, code);
+  for (int half = 0; half < 2; half++) {
+    const I code[2] = {whole(codes[2 * half]), whole(codes[2 * half + 1])};
+    store_codes(out + 32 * half, code[0]), store_codes(out + 32 * half + 16, code[1]);
+    sum[half * to.width] = isum(iadd(code[0], code[1]));
   }
-  spread(out, to, unit);
-  return isum(total);
+  spread(out, q, to.unit);
 }
 
 // 256 times what rounding took away; no more than a byte has
@@ -76,7 +76,7 @@ INLINE void put_low(const F *exact, const F *codes, const Place &to) {
   *to.fine = drowned(codes);
   const F factor = set(*to.fine ? 256.f : 0.f), most = set(127.f);
   for (int i = 0; i < 4; i++) low[i] = max(min(mul(sub(exact[i], codes[i]), factor), most), sub(zero(), most));
-  *to.low_sum = put<int8_t>(low, to.low, to.unit);
+  put<int8_t>(low, to.low, to.low_sum, to);
 }
 
 // 64 values to whole numbers
@@ -87,7 +87,8 @@ template <class T> INLINE void quantise_group(const float *x, const Place &to) {
   const F inverse = set(top > 0 ? kMost / top : 0.f);
   F exact[4], codes[4];
   for (int i = 0; i < 4; i++) exact[i] = mul(v[i], inverse), codes[i] = nearest(exact[i]);
-  *to.scale = top / kMost, *to.sum = put<T>(codes, to.q, to.unit);
+  *to.scale = top / kMost;
+  put<T>(codes, to.q, to.sum, to);
   if constexpr (sizeof(T) == 1) put_low(exact, codes, to);
 }
 

@@ -66,9 +66,10 @@ class Sequences(Grown):
 
     def _fresh(self, above: Sequence[int], paths: Mapping[int, Sequence[int]]) -> int:
         """A sequence of its own for what hangs below the evaluated path `above`: it carries all of that."""
-        free = [sequence for sequence in range(MOVER) if sequence not in self._coming]
-        sequence = max(free, key=self._held.__getitem__)
-        source = max(range(MOVER), key=self._held.__getitem__)
+        sequence = source = self._held.index(max(self._held))
+        if sequence in self._coming:
+            free = [sequence for sequence in range(MOVER) if sequence not in self._coming]
+            sequence = max(free, key=self._held.__getitem__)
         if above:
             source = next(one for one, path in paths.items() if above[-1] in path)
         if self._held[sequence] < (end := self.length + len(above)):

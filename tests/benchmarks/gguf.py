@@ -1,9 +1,10 @@
 """Tokens a second of a GGUF file: ours beside llama-cpp-python's own greedy loop and its prompt-lookup drafting, by turns.
 
-    python -m tests.benchmarks.gguf FILE.gguf [--draft NAME] [-n 64] [-r 5] [--threads 2]
+    python -m tests.benchmarks.gguf FILE.gguf [--draft NAME] [-n 64] [-r 5] [--alike]
 
 All arms write greedily after the same ids, with the same threads; the context is dropped before each answer. Ours with
---budget auto is one session, which learns what pays. The last line is JSON.
+--budget auto is one session, which learns what pays. llama-cpp-python's own loops have its defaults (no flash attention),
+whose rounding is another; with --alike they have our attention, and all arms write the same. The last line is JSON.
 """
 
 import argparse
@@ -24,16 +25,18 @@ from cli.interrupt import Interrupt
 from cli.session import AnswerOptions
 from offload.gguf import Gguf
 from specexec.engines.device import TINY
+from specexec.engines.llamacpp_context import BF16
 from specexec.sampling import Sampling
 
 Arm = Callable[[list[int], int], list[int]]
 LOOKUP = 10  # tokens that prompt lookup proposes, llama-cpp-python's default
 
 
-def theirs(file: Path, context: int, threads: int, lookup: bool) -> Arm:
+def theirs(file: Path, context: int, threads: int, lookup: bool, alike: bool) -> Arm:
     draft = LlamaPromptLookupDecoding(num_pred_tokens=LOOKUP) if lookup else None
+    attention = {} if not alike else {"type_k": 0, "type_v": 0} if Gguf(file).wide else {"flash_attn": True, "type_v": BF16}
     llama = Llama(str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, logits_all=lookup, verbose=False,
-                  draft_model=draft)
+                  draft_model=draft, **attention)
 
     def answer(prompt: list[int], count: int) -> list[int]:
         llama.reset()
@@ -63,13 +66,14 @@ def main() -> None:
     parser.add_argument("--draft", action="append")
     parser.add_argument("-n", type=int, default=64)
     parser.add_argument("-r", type=int, default=5)
+    parser.add_argument("--alike", action="store_true")
     given = parser.parse_args()
     of = Gguf(given.file)
     threads = 1 if of.parameters < TINY else torch.get_num_threads()
     context = min(2048, of.config["max_position_embeddings"])
     arms = {
-        "llama-cpp-python": theirs(given.file, context, threads, False),
-        "llama-cpp-python, prompt lookup": theirs(given.file, context, threads, True),
+        "llama-cpp-python": theirs(given.file, context, threads, False, given.alike),
+        "llama-cpp-python, prompt lookup": theirs(given.file, context, threads, True, given.alike),
         "plain": ours(given.file, ("none",), context, 0),
         "auto": ours(given.file, tuple(given.draft or ["lookup"]), context, None),
     }

@@ -102,6 +102,26 @@ def test_a_file_converts_and_then_streams(specexec: Specexec, stories: Path, her
     assert "is there already" in again.err
 
 
+def test_a_file_is_kept_as_it_is_and_streams(specexec: Specexec, stories: Path, here: Path) -> None:
+    shutil.copy(stories / Q8, here / "tale.gguf")
+    assert specexec("convert", str(here / "tale.gguf"), "--to", "keep", "-q").code == 0
+    run = ("run", "-m", "tale-q8_0", "--draft", "lookup", "-n", "20", "--seed", "1", "Once upon a time")
+    texts = {specexec(*run, "--budget", budget).out for budget in ("0", "8", "64")}
+    assert len(texts) == 1
+    assert json.loads(specexec("show", "tale-q8_0", "--json").out)["format"] == "q8_0"
+    assert specexec("plan", "tale-q8_0", "-q").code == 0
+    assert "q8_0" in specexec("plan", str(here / "tale.gguf"), "--to", "keep", "-q").out
+
+
+@pytest.mark.parametrize(("command", "model"), [("convert", ""), ("plan", ""), ("plan", "config.json")])
+def test_nothing_else_can_be_kept(specexec: Specexec, stories: Path, here: Path, command: str, model: str) -> None:
+    ran = specexec(command, str(stories / model), "--to", "keep")
+    assert ran.code == 2
+    assert "GGUF" in ran.err
+    ran = specexec(command, str(stories / F32), "--to", "keep")
+    assert (ran.code, "--to nf4" in ran.err) == (1, True)
+
+
 @pytest.mark.parametrize("command", [("run", "hi", "-m"), ("show",), ("convert",), ("plan",)])
 def test_a_broken_file_is_told_in_two_lines(specexec: Specexec, tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(50))

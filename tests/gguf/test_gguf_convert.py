@@ -19,27 +19,29 @@ from offload.folder import Folder
 from offload.gguf import KINDS, Gguf, values
 from offload.gguf_convert import converted
 from offload.published import Goal, published
+from offload.relaid import relaid
 from offload.store import Store
 from specexec.engines.families import admit
 from specexec.errors import SpecexecError
+from specexec.formats import Packed, dequantise, told
 from tests.gguf.conftest import F32, Q8
 from tests.gguf.writer import write
 from tests.models import LLAMA3, save, saved
 from tests.offload.test_store import Nobody
 
 
-def store(file: Path, out: Path, kind: str = "nf4") -> Store:
-    return made(Gguf(file), converted, out, kind)
+def store(file: Path, out: Path, kind: str = "nf4", layout: str = "tile16") -> Store:
+    return made(Gguf(file), converted, out, kind, layout)
 
 
 def of_folder(folder: Path, out: Path, kind: str = "nf4") -> Store:
     return made(Folder(folder), published, out, kind)
 
 
-def made(model: Gguf | Folder, drawn: Callable[..., Blueprint], out: Path, kind: str) -> Store:
+def made(model: Gguf | Folder, drawn: Callable[..., Blueprint], out: Path, kind: str, layout: str = "tile16") -> Store:
     config = admit(model.config)
-    layout = None if kind == "bf16" else "tile16"
-    assert convert(drawn(model, Goal(kind, layout, config.num_hidden_layers, config.tie_word_embeddings)), out, Nobody())
+    goal = Goal(kind, None if kind == "bf16" else layout, config.num_hidden_layers, config.tie_word_embeddings)
+    assert convert(drawn(model, goal), out, Nobody())
     return Store(out)
 
 
@@ -102,13 +104,15 @@ def _with_factors(folder: Path, tmp_path: Path, factors: "np.ndarray[tuple[int],
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
 def test_blocks_are_what_llamacpps_own_package_makes_of_them(kind: str) -> None:
+    """To the last bit, of any bytes whose scales are numbers."""
     gguf = pytest.importorskip("gguf")
     number = next(number for number, name in KINDS.items() if name == kind)
-    raw = np.random.default_rng(0).integers(0, 256, (64, gguf.GGML_QUANT_SIZES[number][1]), dtype=np.uint8)
-    wanted = torch.from_numpy(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(number)).copy()).flatten()
-    found = values(bytearray(raw.tobytes()), number)
-    finite = wanted.isfinite() & (wanted.abs() < 1e4)
-    torch.testing.assert_close(found[finite], wanted[finite], rtol=1e-5, atol=1e-5)
+    raw = np.random.default_rng(0).integers(0, 256, (4096, gguf.GGML_QUANT_SIZES[number][1]), dtype=np.uint8)
+    with np.errstate(all="ignore"):
+        wanted = torch.from_numpy(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(number)).copy()).flatten()
+    found = values(torch.from_numpy(raw), number)
+    assert int(wanted.isfinite().sum()) > 0.9 * len(wanted)
+    assert torch.equal(found[wanted.isfinite()], wanted[wanted.isfinite()])
 
 
 def test_a_file_cut_short_is_told(stories: Path, tmp_path: Path) -> None:
@@ -117,6 +121,56 @@ def test_a_file_cut_short_is_told(stories: Path, tmp_path: Path) -> None:
         (tmp_path / "cut.gguf").write_bytes(whole[:size])
         with pytest.raises(DamagedFiles, match=r"cut\.gguf"):
             Gguf(tmp_path / "cut.gguf")
+
+
+@pytest.mark.parametrize("layout", ["tile16", "rowmajor"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
+def test_kept_matrices_are_the_files_own_to_the_last_bit(kind: str, layout: str, tmp_path: Path) -> None:
+    """Rows of queries and keys are put back in their published order; down_proj's rows are no whole blocks."""
+    gguf = pytest.importorskip("gguf")
+    sizes = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "tie_word_embeddings": False}
+    folder = save("llama", tmp_path / "model", **sizes)
+    file = write(folder, tmp_path / "model.gguf", kind)
+    made = store(file, tmp_path / "made", "keep", layout)
+    assert (made.quant, made.layout) == (kind.lower(), layout)
+    theirs = {tensor.name: torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
+              for tensor in gguf.GGUFReader(file).tensors}
+    for index, layer in enumerate(made.layers):
+        held = load_file(made.path / layer)
+        for theirs_name, name in (("attn_q", "self_attn.q_proj"), ("attn_v", "self_attn.v_proj"), ("ffn_up", "mlp.up_proj")):
+            wanted = theirs[f"blk.{index}.{theirs_name}.weight"]
+            if theirs_name == "attn_q":
+                wanted = wanted.view(3, -1, 2, 96).transpose(1, 2).reshape(96, 96)
+            assert torch.equal(unpacked(made, held, name, kind.lower()), wanted)
+    head = load_file(made.path / made.head)
+    assert torch.equal(unpacked(made, head, "lm_head", kind.lower()), theirs["output.weight"])
+
+
+def unpacked(made: Store, held: dict[str, torch.Tensor], name: str, kind: str) -> torch.Tensor:
+    codes, scales = held[f"{name}.weight"], held[f"{name}.scales"]
+    assert told(codes, scales) == kind
+    return dequantise(Packed(kind, str(made.layout), *made.matrices[name], codes, scales))
+
+
+def test_what_cannot_be_kept_becomes_int8(stories: Path, tmp_path: Path) -> None:
+    """The file's down_proj has rows of 172, which are no whole blocks: it is in F16."""
+    made = store(stories / Q8, tmp_path / "made", "keep")
+    held = load_file(made.path / made.layers[0])
+    assert told(held["mlp.down_proj.weight"], held["mlp.down_proj.scales"]) == "int8"
+    assert told(held["mlp.up_proj.weight"], held["mlp.up_proj.scales"]) == "q8_0"
+
+
+def test_a_kept_store_is_laid_out_anew(stories: Path, tmp_path: Path) -> None:
+    made = store(stories / Q8, tmp_path / "a", "keep")
+    assert convert(relaid(made, None, "rowmajor"), tmp_path / "b", Nobody())
+    assert convert(relaid(Store(tmp_path / "b"), None, "tile16"), tmp_path / "c", Nobody())
+    assert differing(made, Store(tmp_path / "c")) == []
+    assert differing(Store(tmp_path / "b"), store(stories / Q8, tmp_path / "d", "keep", "rowmajor")) == []
+
+
+def test_a_file_without_such_blocks_is_refused(stories: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="can be kept"):
+        store(stories / F32, tmp_path / "made", "keep")
 
 
 HEADER = 20_000  # bytes, about

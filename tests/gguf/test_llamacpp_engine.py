@@ -27,9 +27,9 @@ EXACT, SAME = 1e-4, 2e-3  # against transformers in fp32; of a tree against chai
 WIDE_TREE = tree_of([300, *range(10, 30), *range(30, 50)], [ROOT, *[0] * 20, *range(1, 21)])
 
 
-def engine(file: str = F32, stop: Callable[[], bool] = lambda: False) -> LlamacppEngine:
+def engine(file: str = F32, stop: Callable[[], bool] = lambda: False, threads: int = 1) -> LlamacppEngine:
     of = Gguf(FOLDER / file)
-    return LlamacppEngine(model(file), VOCABULARY, CONTEXT, cell_bytes(of), 1, of.wide, stop)
+    return LlamacppEngine(model(file), VOCABULARY, CONTEXT, cell_bytes(of), threads, of.wide, stop)
 
 
 @cache
@@ -89,6 +89,20 @@ def test_a_tree_has_the_logits_of_its_chains(file: str) -> None:
         for end in range(len(path)):  # token by token, as plain decoding does
             lone.sync([*tokens, *(tree.tokens[node] for node in path[:end])])
             assert float((read(lone, chain(tree.tokens[path[end]]))[0] - found[path[end]]).abs().max()) < SAME
+
+
+@pytest.mark.parametrize("length", [4, 300])  # from 257 cells on llama.cpp may share out a single row among threads
+def test_quantised_logits_are_the_same_to_the_last_bit_in_every_pass(length: int) -> None:
+    tokens = [1, *(3 + i * 37 % 500 for i in range(length))]
+    whole, lone = engine(Q8, threads=2), engine(Q8, threads=2)
+    tree = tree_of([300, *range(3, 83)], [ROOT, *[0] * 40, *range(1, 41)])  # more rows than llama.cpp does in tiles
+    whole.sync(tokens)
+    found = read(whole, tree)
+    for leaf in (41, 60, 80):
+        path = tree.path(leaf)
+        for end, node in enumerate(path):
+            lone.sync([*tokens, *(tree.tokens[above] for above in path[:end])])
+            assert read(lone, chain(tree.tokens[node]))[0].equal(found[node])
 
 
 def test_the_largest_tree_has_a_leaf_a_sequence() -> None:

@@ -13,8 +13,8 @@ OURS = {published: name for name, published in INSIDE.items()}
 SPECIAL = ["<unk>", "<s>", "</s>"]
 
 
-def write(folder: Path, path: Path) -> Path:
-    """All of it in F32."""
+def write(folder: Path, path: Path, kind: str = "F32", outside: str = "") -> Path:
+    """Vectors in F32, matrices in `kind`, or `outside` the layers in another; F16 where rows are no whole blocks."""
     import gguf
 
     config = admit(Folder(folder).config)
@@ -32,7 +32,9 @@ def write(folder: Path, path: Path) -> Path:
     _tokens(file, config.vocab_size)
     for name, tensor in Folder(folder).tensors():
         if not (config.tie_word_embeddings and name == "lm_head.weight"):
-            file.add_tensor(*_kept(name, tensor, config, arch))
+            own, values = _kept(name, tensor, config, arch)
+            number = _number(outside if outside and name in OUTSIDE.values() else kind, values.shape)
+            file.add_tensor(own, gguf.quants.quantize(values, number), raw_dtype=number)
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
@@ -40,16 +42,23 @@ def write(folder: Path, path: Path) -> Path:
     return path
 
 
+def _number(kind: str, shape: tuple[int, ...]) -> Any:
+    import gguf
+
+    number = gguf.GGMLQuantizationType[kind if len(shape) > 1 else "F32"]
+    return number if shape[-1] % gguf.GGML_QUANT_SIZES[number][0] == 0 else gguf.GGMLQuantizationType.F16
+
+
 def _dim(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _tokens(file: Any, count: int) -> None:
-    tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(max(0, min(256, count - 3))))]
+    tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *(f"word{more}" for more in range(count))]
     file.add_tokenizer_model("llama")
     file.add_token_list(tokens[:count])
-    file.add_token_scores([0.0] * min(count, len(tokens)))
-    file.add_token_types([2, 3, 3, *[6] * 256][: min(count, len(tokens))])
+    file.add_token_scores([0.0] * count)
+    file.add_token_types([2, 3, 3, *[6] * 256, *[1] * count][:count])
     file.add_bos_token_id(1)
     file.add_eos_token_id(2)
 

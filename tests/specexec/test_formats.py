@@ -11,9 +11,11 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from specexec import formats
-from specexec.formats import EDGES, GROUP, KINDS, LAYOUTS, NF4, Packed, dequantise, quantise, relay, shapes
+from specexec import formats, nf4
+from specexec.formats import GROUP, LAYOUTS, Packed, dequantise, quantise, relay, shapes
+from specexec.nf4 import EDGES, NF4, nearest
 
+KINDS = ("nf4", "int8")  # that are made; those of GGUF files: test_kept_formats.py
 EPSILON = 2.0**-11  # of fp16's rounding
 TINY = 2.0**-25  # half of fp16's smallest number: rounds to 0
 
@@ -137,7 +139,7 @@ def test_codes_and_values_are_those_of_bitsandbytes(dtype: torch.dtype, factor: 
 
 def test_cells_find_what_a_search_of_the_edges_finds() -> None:
     x = torch.cat((torch.arange(-(2**18) - 1, 2**18 + 2) / 2**18, border_cases().flatten(), torch.tensor([1e-40, -1e-40])))
-    assert torch.equal(formats._nearest(x).long(), torch.bucketize(x, EDGES))
+    assert torch.equal(nearest(x).long(), torch.bucketize(x, EDGES))
 
 
 # Round trips
@@ -290,10 +292,12 @@ def test_tensors_that_do_not_fit_are_refused(layout: str, field: str) -> None:
 
 @pytest.mark.parametrize(("kind", "layout"), [("int4", "tile16"), ("nf4", "tile32")])
 def test_kinds_and_layouts_that_are_not_there_are_named(kind: str, layout: str) -> None:
-    with pytest.raises(ValueError, match=rf"'{kind}' in '{layout}' is not one of nf4, int8 in one of rowmajor, tile16"):
+    kinds = "nf4, int8, q4_0, q8_0"
+    with pytest.raises(ValueError, match=rf"'{kind}' in '{layout}' is not one of {kinds} in one of rowmajor, tile16"):
         shapes(kind, layout, 16, 64)
 
 
 def test_the_formats_know_of_nothing_else_of_the_project() -> None:
-    found = [node for node in ast.walk(ast.parse(Path(formats.__file__).read_text())) if isinstance(node, ast.ImportFrom)]
-    assert not [node.module for node in found if (node.module or "").split(".")[0] in ("specexec", "offload", "cli")]
+    texts = Path(formats.__file__).read_text(), Path(nf4.__file__).read_text()
+    found = [node.module or "" for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    assert [name for name in found if name.split(".")[0] in ("specexec", "offload", "cli")] == ["specexec.nf4"]

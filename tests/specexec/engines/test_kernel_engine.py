@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specexec.errors import Interrupted
+from specexec.formats import KINDS
 from specexec.tree import ROOT, DraftTree
 from tests.kernels import SETS, threads, using
 from tests.models import VOCABULARY, chain, ids, read, save, tree_of, trees
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 CONTEXT, PROMPTS = 1024, 260
 _scratch = tempfile.TemporaryDirectory(prefix="tiny-quantised-")
 families = pytest.mark.parametrize("family", ["llama", "qwen2", "qwen2-mixed", "qwen3", "mistral"])
-kinds, activations, counts = st.sampled_from(["nf4", "int8"]), st.sampled_from([8, 16]), st.sampled_from([1, 2])
+kinds, activations, counts = st.sampled_from(list(KINDS)), st.sampled_from([8, 16]), st.sampled_from([1, 2])
 largest = st.sampled_from([5, 64, 2048])
 Script = list[Turn]
 
@@ -109,7 +110,7 @@ def test_large_trees_below_long_texts(
 
 
 @families
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bits", [8, 16])
 def test_any_number_of_nodes_and_any_border(family: str, kind: str, bits: int) -> None:
     """The same path as a chain: every length of it, and every token of it first of the tree."""

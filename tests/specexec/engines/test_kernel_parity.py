@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from specexec.bundled import write
 from specexec.engines.torch_engine import TorchEngine
+from specexec.formats import KINDS
 from tests.models import chain, read, save
 from tests.quantised import engine, twin
 from tests.specexec.engines.test_kernel_engine import below, text
@@ -52,7 +53,7 @@ def logits(target: TorchEngine) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("bits", [16, 8])
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("family", ["llama", "llama3-rope", "qwen2", "qwen2-mixed", "qwen3", "mistral"])
 def test_logits_are_those_of_the_dequantised_weights(family: str, tied: bool, kind: str, bits: int) -> None:
@@ -62,7 +63,7 @@ def test_logits_are_those_of_the_dequantised_weights(family: str, tied: bool, ki
         assert error.square().mean().sqrt() <= USUAL[bits]
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ["llama", "llama3-rope", "qwen2", "qwen2-mixed", "qwen3", "mistral"])
 def test_they_differ_by_what_is_rounded(family: str, kind: str) -> None:
     for found, near in zip(logits(engine(folder(family, True), kind, 16)), wanted(family, True, kind, True), strict=True):

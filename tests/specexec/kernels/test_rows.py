@@ -43,7 +43,7 @@ def used(made: Activations) -> torch.Tensor:
 def values(made: Activations, width: int) -> torch.Tensor:
     """float64[n, columns]: what the codes stand for. Sums are held against the codes, and the end filled with zeros."""
     codes, sums, scales = unpacked(made, width)
-    assert torch.equal(codes.sum(-1), sums.long())
+    assert torch.equal(codes.unflatten(-1, (2, -1)).sum(-1), sums.long())
     assert int(codes.abs().max()) <= MOST[made.bits]
     found = ((codes + below(made, width)) * scales.double()[..., None]).flatten(1)
     assert not found[:, made.columns :].any()
@@ -55,7 +55,7 @@ def below(made: Activations, width: int) -> torch.Tensor | int:
     if made.bits == 16:
         return 0
     low, sums, fine = unpacked_low(made, width)
-    assert torch.equal(low.sum(-1), sums.long())
+    assert torch.equal(low.unflatten(-1, (2, -1)).sum(-1), sums.long())
     assert int(low.abs().max()) <= 127
     assert not low[~fine].any()
     return low.double() / 256
