@@ -41,7 +41,7 @@ class ModelOptions:
     context: int | None = None
     raw: bool = False
     quant: str | None = None
-    activations: int = 16
+    activations: int = 8
     ram: int | None = None
     vram: int | None = None
     tree: int = TREE

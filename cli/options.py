@@ -30,7 +30,7 @@ ram_option = _option("--ram", type=Size(), metavar="SIZE",
                      help="Memory that may be used in all, such as 12GiB; default what is free.")
 vram_option = _option("--vram", type=Size(none=("0", "off")), metavar="SIZE",
                       help="The same of a CUDA device's memory, for converted models; 0 keeps off it.")
-activations_option = _option("--activations", type=click.Choice(["8", "16"]), default="16", show_default=True,
+activations_option = _option("--activations", type=click.Choice(["8", "16"]), default="8", show_default=True,
                              help="Bits of the activations that quantised weights are multiplied with, on the CPU.")
 kv_option = _option("--kv", type=Kv(), default=AUTO, show_default=True,
                     help="Format of the context's keys and values; auto is bf16 unless only a smaller one fits.")

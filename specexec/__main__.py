@@ -3,18 +3,30 @@
 import os
 import signal
 import sys
+import threading
+
+AGAIN = 0.01  # seconds until a Ctrl-C that nobody could take is pressed once more
 
 ONLINE = ("pull", "download", "get", "plan")  # commands that may ask the network, by all their names
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
+    sys.unraisablehook = lost
     try:
         return _main()
     except KeyboardInterrupt:  # while the first modules load
         return 130
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done, and the interpreter would complain while it ends
+
+
+def lost(what: "sys.UnraisableHookArgs") -> None:
+    """Where Python drops what is raised (a destructor, a callback of an import), Ctrl-C comes again a moment later."""
+    if issubclass(what.exc_type, KeyboardInterrupt):
+        threading.Timer(AGAIN, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def _main() -> int:

@@ -70,20 +70,32 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def unpacked(made: Activations, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(codes int64[n, groups, 64], scales[n, groups], sums[n, groups]) out of tiles of `width` tokens (kernels.h)."""
+    """(codes int64[n, groups, 64], sums[n, groups], scales[n, groups]) out of tiles of `width` tokens (kernels.h)."""
+    count = made.scale.numel()
+    return *plane(made, made.q[: count * GROUP], made.sum[:count], width), tiles(made, made.scale, width)
+
+
+def unpacked_low(made: Activations, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(codes, sums) of the second plane, and where it is there: bool[n, groups]."""
+    count = made.scale.numel()
+    return *plane(made, made.q[count * GROUP :], made.sum[count:], width), tiles(made, made.fine, width).bool()
+
+
+def tiles(made: Activations, x: torch.Tensor, width: int) -> torch.Tensor:
+    """[n, groups] of [groups, w] a tile."""
     groups = -(-made.columns // GROUP)
-    codes, scales, sums = [], [], []
-    for start in range(0, made.n, width):
-        w = min(width, made.n - start)
-        part = slice(start * groups, (start + w) * groups)
-        q = made.q[part.start * GROUP : part.stop * GROUP].long()
+    return torch.cat([part.view(groups, -1).T for part in x.split(width * groups)])
+
+
+def plane(made: Activations, q: torch.Tensor, sums: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    groups, codes = -(-made.columns // GROUP), []
+    for part in q.long().split(width * groups * GROUP):
+        w = part.numel() // (groups * GROUP)
         if made.bits == 8:
-            codes.append(q.view(groups, GROUP // 4, w, 4).permute(2, 0, 1, 3).reshape(w, groups, GROUP))
+            codes.append(part.view(groups, GROUP // 4, w, 4).permute(2, 0, 1, 3).reshape(w, groups, GROUP))
         else:  # of every 4 columns 0, 2, 1, 3
-            codes.append(q.view(groups, GROUP // 4, 2, w, 2).permute(3, 0, 1, 4, 2).reshape(w, groups, GROUP))
-        scales.append(made.scale[part].view(groups, w).T)
-        sums.append(made.sum[part].view(groups, w).T)
-    return torch.cat(codes), torch.cat(scales), torch.cat(sums)
+            codes.append(part.view(groups, GROUP // 4, 2, w, 2).permute(3, 0, 1, 4, 2).reshape(w, groups, GROUP))
+    return torch.cat(codes), tiles(made, sums, width)
 
 
 def cached_rows(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

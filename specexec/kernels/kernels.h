@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 3
+#define SPECEXEC_ABI 4
 
 extern "C" {
 
@@ -17,12 +17,13 @@ struct SpecexecMatrix {
   int32_t kind, adds;       // kind: 0 nf4, 1 int8. adds: out += product, instead of out = product
 };
 
-// Quantised activations: x = scale * q, per token and group of 64 columns. Tokens lie in tiles of `Kernels::tokens`, the last
-// tile as wide as there are tokens left; within a tile of width w:
+// Quantised activations: x = scale * q, per token and group of 64 columns, or scale * (q + low / 256) where `fine`. Tokens lie in
+// tiles of `Kernels::tokens`, the last tile as wide as there are tokens left; within a tile of width w:
 struct SpecexecActivations {
   void *q;                  // bits 8: int8 [columns/4][w][4]; bits 16: int16 [columns/2][w][2], of every 4 columns 0, 2, 1, 3
   float *scale;             // fp32 [groups][w]
   int32_t *sum;             // int32 [groups][w], sums of q
+  uint8_t *fine;            // [groups][w]. bits 8: behind all of q lies all of low, zeros where not fine, and behind sum its sums
   int64_t n, groups;
   int32_t bits, threads;
 };

@@ -78,58 +78,96 @@ struct Weights {
 
 // A tile of tokens (kernels.h), from one of them on.
 struct Tokens {
-  const uint8_t *q;
+  const uint8_t *planes[2];  // q, and low of 8 bits
+  const int32_t *sums[2];
+  const uint8_t *fine;
   const float *scale;
-  const int32_t *sum;
   size_t width, unit;  // unit: bytes from four bytes of one token to its next four
   Tokens(const SpecexecActivations &x, size_t start, size_t group) {
     width = std::min<size_t>(kTokens, size_t(x.n) - start), unit = 4 * width;
-    q = (const uint8_t *)x.q + start * size_t(x.groups) * 8 * size_t(x.bits) + group * 2 * size_t(x.bits) * unit;
-    scale = x.scale + start * size_t(x.groups) + group * width, sum = x.sum + start * size_t(x.groups) + group * width;
+    const size_t byte = start * size_t(x.groups) * 8 * size_t(x.bits) + group * 2 * size_t(x.bits) * unit;
+    const size_t at = start * size_t(x.groups) + group * width;
+    const size_t all = size_t(x.n) * size_t(x.groups);
+    for (size_t i = 0; i < 2; i++) planes[i] = (const uint8_t *)x.q + byte + i * all * 64, sums[i] = x.sum + at + i * all;
+    fine = x.fine + at, scale = x.scale + at;
   }
   Tokens from(size_t t) const {
     Tokens next = *this;
-    next.q += 4 * t, next.scale += t, next.sum += t;
+    for (int i = 0; i < 2; i++) next.planes[i] += 4 * t, next.sums[i] += t;
+    next.fine += t, next.scale += t;
     return next;
+  }
+  template <int T> INLINE_METHOD bool any_fine(size_t g) const {  // of the first T tokens
+    const uint8_t *p = fine + g * width;
+    int32_t found = 0;
+    for (int t = 0; t + 4 <= T; t += 4) found |= word(p + t);
+    for (int t = T / 4 * 4; t < T; t++) found |= p[t];
+    return found != 0;
   }
 };
 
 // From `at` in a block to the bytes that are read kAhead bytes later: after this block R - 1 others are done already.
 template <int R> INLINE size_t ahead_of(size_t at, size_t block) { return at + kAhead < block ? kAhead : kAhead + (R - 1) * block; }
 
-// part[T][R * 16] += the products of R blocks of 16 rows with T tokens over `groups` groups.
-template <class S, int R, int T> static void tile(const S &s, Weights w, const Tokens &x, size_t groups, float *part) {
-  constexpr int kSteps = S::kBits * 2 / S::kUnits;  // of 64 bytes, in a group
-  const uint8_t *q = x.q;
-  for (size_t g = 0; g < groups; g++) {
-    const size_t ahead = ahead_of<R>(g * kSteps * 64, w.block);
-    I whole[R][T];
-    repeat<T>(EACH(t) {
-      const I start = S::kBits == 8 && kOffset ? iset(-kOffset * x.sum[g * x.width + t]) : izero();
-      repeat<R>(EACH(r) { whole[r][t] = start; });
-    });
-    for (int step = 0; step < kSteps; step++) {
-      B u[R][S::kUnits];
-      repeat<R>(EACH(r) {
-        const uint8_t *p = w.codes + r * w.block + (g * kSteps + step) * 64;
-        if constexpr (S::kFromMemory) prefetch(p + ahead);
-        s.get(p, u[r]);
-      });
-      repeat<S::kUnits>(EACH(k) {
-        repeat<T>(EACH(t) {
-          const int32_t x4 = word(q + t * 4);
-          repeat<R>(EACH(r) { whole[r][t] = dot<S::kBits>(whole[r][t], u[r][k], x4); });
-        });
-        q += x.unit;
-      });
-    }
+// whole[r][t] += the products of one group's codes with one plane of activations.
+template <class S, int R, int T>
+INLINE void group(const S &s, const Weights &w, size_t g, const uint8_t *q, size_t unit, I (&whole)[R][T]) {
+  constexpr int kSteps = S::kBits * 2 / S::kUnits;  // of 64 bytes
+  const size_t ahead = ahead_of<R>(g * kSteps * 64, w.block);
+  for (int step = 0; step < kSteps; step++) {
+    B u[R][S::kUnits];
     repeat<R>(EACH(r) {
-      const F scale = halves(w.scales + r * w.scale_block + g * 16);
-      repeat<T>(EACH(t) {
-        float *sum = part + (t * R + r) * 16;  // in memory: the registers are needed for whole numbers
-        store(sum, fma(real(whole[r][t]), mul(scale, set(x.scale[g * x.width + t])), load(sum)));
-      });
+      const uint8_t *p = w.codes + r * w.block + (g * kSteps + step) * 64;
+      if constexpr (S::kFromMemory) prefetch(p + ahead);
+      s.get(p, u[r]);
     });
+    repeat<S::kUnits>(EACH(k) {
+      repeat<T>(EACH(t) {
+        const int32_t x4 = word(q + t * 4);
+        repeat<R>(EACH(r) { whole[r][t] = dot<S::kBits>(whole[r][t], u[r][k], x4); });
+      });
+      q += unit;
+    });
+  }
+}
+
+// part[T][R * 16] += whole * unit * the scales of a group.
+template <int R, int T>
+INLINE void scaled(const Weights &w, const Tokens &x, size_t g, float unit, const I (&whole)[R][T], float *part) {
+  repeat<R>(EACH(r) {
+    const F scale = halves(w.scales + r * w.scale_block + g * 16);
+    repeat<T>(EACH(t) {
+      float *sum = part + (t * R + r) * 16;  // in memory: the registers are needed for whole numbers
+      const F product = unit == 1.f ? real(whole[r][t]) : mul(real(whole[r][t]), set(unit));
+      store(sum, fma(product, mul(scale, set(x.scale[g * x.width + t])), load(sum)));
+    });
+  });
+}
+
+// part[T][R * 16] += the products of R blocks of 16 rows with T tokens over `groups` groups. Where one of the tokens is fine, all
+// take the second plane: 256 times a whole number and 1/256 of its fp32 are exact, so that the others' zeros change nothing.
+template <class S, int R, int T> static void tile(const S &s, Weights w, const Tokens &x, size_t groups, float *part) {
+  constexpr size_t kBytes = 2 * S::kBits;  // of a token's group, by unit
+  for (size_t g = 0; g < groups; g++) {
+    I whole[R][T];
+    const auto start = [&](int plane, size_t t) __attribute__((always_inline)) {  // what offset weights bring too much
+      return S::kBits == 8 && kOffset ? iset(-kOffset * x.sums[plane][g * x.width + t]) : izero();
+    };
+    repeat<T>(EACH(t) {
+      const I first = start(0, t);
+      repeat<R>(EACH(r) { whole[r][t] = first; });
+    });
+    group<S, R, T>(s, w, g, x.planes[0] + g * kBytes * x.unit, x.unit, whole);
+    if (S::kBits == 16 || !x.template any_fine<T>(g)) {
+      scaled<R, T>(w, x, g, 1.f, whole, part);
+      continue;
+    }
+    repeat<T>(EACH(t) {
+      const I second = start(1, t);
+      repeat<R>(EACH(r) { whole[r][t] = iadd(times256(whole[r][t]), second); });
+    });
+    group<S, R, T>(s, w, g, x.planes[1] + g * kBytes * x.unit, x.unit, whole);
+    scaled<R, T>(w, x, g, 1.f / 256, whole, part);
   }
 }
 

@@ -11,6 +11,8 @@ from specexec.kernels import table
 
 KINDS = {"nf4": 0, "int8": 1}
 MOST = {8: 127, 16: 16383}  # the largest code of an activation
+DROWNED = 21_000  # sum of a group's squared 8-bit codes below which it gets 8 bits more: 127^2, and 9^2 for each of the others.
+# Perplexity and arithmetic by it: BENCHMARKS.md
 UNITS = {8: 112, 16: 914}  # NF4's levels as whole numbers of this unit: those that round them best (linear.cpp)
 
 
@@ -18,24 +20,26 @@ UNITS = {8: 112, 16: 914}  # NF4's levels as whole numbers of this unit: those t
 class Activations:
     """x[n, columns] as x = scale * q, per token and group of 64 columns, in the kernels' own order (kernels.h).
 
-    bits: 8 or 16, of a code.
+    bits: 8 or 16, of a code. Groups whose largest value leaves the others too little of 8 bits have 8 more.
     """
 
     q: torch.Tensor
     scale: torch.Tensor
     sum: torch.Tensor
+    fine: torch.Tensor
     n: int
     columns: int
     bits: int
 
     @classmethod
     def empty(cls, n: int, columns: int, bits: int) -> "Activations":
-        groups = -(-columns // GROUP)
-        q = torch.empty(n * groups * GROUP, dtype=torch.int8 if bits == 8 else torch.int16)
-        return cls(q, torch.empty(n * groups), torch.empty(n * groups, dtype=torch.int32), n, columns, bits)
+        count = n * -(-columns // GROUP)
+        q = torch.empty(2 * count * GROUP, dtype=torch.int8).view(torch.int8 if bits == 8 else torch.int16)
+        sums = torch.empty((2 if bits == 8 else 1) * count, dtype=torch.int32)
+        return cls(q, torch.empty(count), sums, torch.empty(count, dtype=torch.uint8), n, columns, bits)
 
     def struct(self) -> table.Activations:
-        return table.Activations(self.q.data_ptr(), self.scale.data_ptr(), self.sum.data_ptr(), self.n,
+        return table.Activations(self.q.data_ptr(), self.scale.data_ptr(), self.sum.data_ptr(), self.fine.data_ptr(), self.n,
                                  -(-self.columns // GROUP), self.bits, table.threads())
 
 
@@ -63,8 +67,11 @@ def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
     groups = torch.nn.functional.pad(x, (0, -columns % GROUP)).view(len(x), -1, GROUP)
     most = groups.abs().amax(-1, keepdim=True)
     inverse = torch.where(most > 0, torch.full_like(most, MOST[bits]) / most, 0.0)  # int / tensor rounds twice
-    codes = (groups * inverse).round().double()
-    return (codes * (most / MOST[bits]).double()).flatten(1)[:, :columns]
+    exact = groups * inverse
+    codes = exact.round()
+    low = ((exact - codes) * 256).round().clamp(-127, 127) / 256
+    fine = (codes.square().sum(-1, keepdim=True) < DROWNED) & (bits == 8)
+    return ((codes.double() + low * fine) * (most / MOST[bits]).double()).flatten(1)[:, :columns]
 
 
 def levels(weight: Packed, bits: int) -> torch.Tensor:

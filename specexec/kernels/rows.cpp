@@ -10,6 +10,7 @@ namespace specexec::SPECEXEC_ISA {
 
 constexpr int64_t kGroup = 64;
 constexpr int64_t kRowsWorthWaking = 8;
+constexpr float kDrowned = 21000;  // linear.py's DROWNED
 
 struct Row {  // one thread's, its end filled with zeros up to whole groups
   std::vector<float> values;
@@ -34,31 +35,67 @@ INLINE void spread(const int16_t *codes, uint8_t *to, int64_t unit) {
 INLINE void store_codes(int8_t *p, I q) { store8(p, q); }
 INLINE void store_codes(int16_t *p, I q) { store16(p, q); }
 
-// 64 values to whole numbers of at most `most`.
-template <class T> INLINE void quantise_group(const float *x, float most, uint8_t *q, int64_t unit, float *scale, int32_t *sum) {
-  const F v[4] = {load(x), load(x + 16), load(x + 32), load(x + 48)};
-  const float top = largest(max(max(abs(v[0]), abs(v[1])), max(abs(v[2]), abs(v[3]))));
-  const F inverse = set(top > 0 ? most / top : 0.f);
-  T codes[kGroup];
+// Where one token's codes of one group go.
+struct Place {
+  uint8_t *q, *low;  // low: null where there is none
+  int64_t unit;  // bytes from four columns to the next four
+  float *scale;
+  int32_t *sum, *low_sum;
+  uint8_t *fine;
+  Place(const SpecexecActivations &to, int64_t token, int64_t g) {
+    const int64_t start = token / kTokens * kTokens, width = std::min<int64_t>(kTokens, to.n - start), lane = token - start;
+    const int64_t at = start * to.groups + g * width + lane, group = kGroup * to.bits / 8, all = to.n * to.groups;
+    q = (uint8_t *)to.q + (start * to.groups + g * width) * group + lane * 4, low = to.bits == 8 ? q + all * kGroup : nullptr;
+    unit = 4 * width, scale = to.scale + at, sum = to.sum + at, low_sum = sum + all, fine = to.fine + at;
+  }
+};
+
+// Whether the largest value takes so much of eight bits that too little is left for the others: squares of whole numbers, so that
+// their sum has no order.
+INLINE bool drowned(const F *codes) {
+  F squares = zero();
+  for (int i = 0; i < 4; i++) squares = fma(codes[i], codes[i], squares);
+  return sum(squares) < kDrowned;
+}
+
+template <class T> INLINE int32_t put(const F *codes, uint8_t *to, int64_t unit) {  // their sum
+  T out[kGroup];
   I total = izero();
   for (int i = 0; i < 4; i++) {
-    const I code = whole(mul(v[i], inverse));
-    store_codes(codes + 16 * i, code);
+    const I code = whole(codes[i]);
+    store_codes(out + 16 * i, code);
     total = iadd(total, code);
   }
-  spread(codes, q, unit);
-  *scale = top / most, *sum = isum(total);
+  spread(out, to, unit);
+  return isum(total);
+}
+
+// 256 times what rounding took away; no more than a byte has
+INLINE void put_low(const F *exact, const F *codes, const Place &to) {
+  F low[4];
+  *to.fine = drowned(codes);
+  const F factor = set(*to.fine ? 256.f : 0.f), most = set(127.f);
+  for (int i = 0; i < 4; i++) low[i] = max(min(mul(sub(exact[i], codes[i]), factor), most), sub(zero(), most));
+  *to.low_sum = put<int8_t>(low, to.low, to.unit);
+}
+
+// 64 values to whole numbers
+template <class T> INLINE void quantise_group(const float *x, const Place &to) {
+  constexpr float kMost = sizeof(T) == 1 ? 127.f : 16383.f;
+  const F v[4] = {load(x), load(x + 16), load(x + 32), load(x + 48)};
+  const float top = largest(max(max(abs(v[0]), abs(v[1])), max(abs(v[2]), abs(v[3]))));
+  const F inverse = set(top > 0 ? kMost / top : 0.f);
+  F exact[4], codes[4];
+  for (int i = 0; i < 4; i++) exact[i] = mul(v[i], inverse), codes[i] = nearest(exact[i]);
+  *to.scale = top / kMost, *to.sum = put<T>(codes, to.q, to.unit);
+  if constexpr (sizeof(T) == 1) put_low(exact, codes, to);
 }
 
 static void quantise_row(const float *x, const SpecexecActivations &to, int64_t token) {
-  const int64_t start = token / kTokens * kTokens, width = std::min<int64_t>(kTokens, to.n - start), lane = token - start;
-  const int64_t group = kGroup * to.bits / 8;  // bytes
-  uint8_t *q = (uint8_t *)to.q + start * to.groups * group + lane * 4;
   for (int64_t g = 0; g < to.groups; g++) {
-    const int64_t at = start * to.groups + g * width + lane;
-    uint8_t *codes = q + g * group * width;
-    if (to.bits == 8) quantise_group<int8_t>(x + g * kGroup, 127.f, codes, 4 * width, to.scale + at, to.sum + at);
-    else quantise_group<int16_t>(x + g * kGroup, 16383.f, codes, 4 * width, to.scale + at, to.sum + at);
+    const Place place(to, token, g);
+    if (to.bits == 8) quantise_group<int8_t>(x + g * kGroup, place);
+    else quantise_group<int16_t>(x + g * kGroup, place);
   }
 }
 

@@ -94,6 +94,7 @@ INLINE void pairs(const uint16_t *p, const uint16_t *q, F &a, F &b) {
 INLINE I izero() { return {_mm512_setzero_si512()}; }
 INLINE I iset(int x) { return {_mm512_set1_epi32(x)}; }
 INLINE I iadd(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+INLINE I times256(I a) { return {_mm512_slli_epi32(a.v, 8)}; }
 INLINE F real(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 INLINE I whole(F a) { return {_mm512_cvtps_epi32(a.v)}; }
 INLINE int isum(I a) { return _mm512_reduce_add_epi32(a.v); }
@@ -211,6 +212,7 @@ INLINE void pairs(const uint16_t *p, F &x, F &y) { pairs(p, p + 16, x, y); }
 INLINE I izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 INLINE I iset(int x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 INLINE I iadd(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+INLINE I times256(I x) { return {_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)}; }
 INLINE F real(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 INLINE I whole(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 INLINE int isum(I x) {
@@ -351,6 +353,7 @@ INLINE void pairs(const uint16_t *p, F &a, F &b) { pairs(p, p + 16, a, b); }
 INLINE I izero() { QUARTERS(I, vdupq_n_s32(0)) }
 INLINE I iset(int x) { QUARTERS(I, vdupq_n_s32(x)) }
 INLINE I iadd(I a, I b) { QUARTERS(I, vaddq_s32(a.v[i], b.v[i])) }
+INLINE I times256(I a) { QUARTERS(I, vshlq_n_s32(a.v[i], 8)) }
 INLINE F real(I a) { QUARTERS(F, vcvtq_f32_s32(a.v[i])) }
 INLINE I whole(F a) { QUARTERS(I, vcvtnq_s32_f32(a.v[i])) }
 INLINE int isum(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
@@ -473,6 +476,7 @@ INLINE void pairs(const uint16_t *p, F &a, F &b) { pairs(p, p + 16, a, b); }
 INLINE I izero() { return {}; }
 INLINE I iset(int x) { I r; LANES r.v[i] = x; return r; }
 INLINE I iadd(const I &a, const I &b) { I r; LANES r.v[i] = a.v[i] + b.v[i]; return r; }
+INLINE I times256(const I &a) { I r; LANES r.v[i] = a.v[i] * 256; return r; }
 INLINE F real(const I &a) { F r; LANES r.v[i] = float(a.v[i]); return r; }
 INLINE I whole(const F &a) { I r; LANES r.v[i] = int32_t(std::nearbyintf(a.v[i])); return r; }
 INLINE int isum(const I &a) { int s = 0; LANES s += a.v[i]; return s; }

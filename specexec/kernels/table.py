@@ -20,7 +20,7 @@ class Matrix(Structure):
 
 class Activations(Structure):
     _fields_: ClassVar = [
-        ("q", c_void_p), ("scale", c_void_p), ("sum", c_void_p),
+        ("q", c_void_p), ("scale", c_void_p), ("sum", c_void_p), ("fine", c_void_p),
         ("n", c_int64), ("groups", c_int64), ("bits", c_int32), ("threads", c_int32),
     ]
 

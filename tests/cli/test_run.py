@@ -122,6 +122,31 @@ def test_ctrl_c_keeps_what_was_printed(pause: int, shared: Path) -> None:
     assert out.endswith(b"\n")
 
 
+IN_A_DESTRUCTOR = """
+import sys, time
+from specexec.__main__ import lost
+sys.unraisablehook = lost
+class Slow:
+    def __del__(self):
+        print("now", flush=True)
+        time.sleep(60)
+try:
+    held = Slow()
+    del held
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("heard")
+"""
+
+
+def test_ctrl_c_where_python_drops_it_comes_again() -> None:
+    process = subprocess.Popen([sys.executable, "-c", IN_A_DESTRUCTOR], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == (b"heard\n", b"")
+
+
 def test_ctrl_c_while_loading_is_quiet() -> None:
     process = start("run", "Once")
     time.sleep(1.0)

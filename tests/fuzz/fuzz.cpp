@@ -90,15 +90,20 @@ struct Tokens {  // buffers of SpecexecActivations, and what kernels.h says of t
   Buffer<uint8_t> q;
   Buffer<float> scale;
   Buffer<int32_t> sum;
+  Buffer<uint8_t> fine;
   Tokens(int64_t count, int64_t wide, int32_t b)
-      : n(count), columns(wide), groups((wide + 63) / 64), bits(b), q(n * groups * 8 * bits, 0xaa), scale(n * groups, -1.f),
-        sum(n * groups, -1) {}
+      : n(count), columns(wide), groups((wide + 63) / 64), bits(b), q(n * groups * 128, 0xaa), scale(n * groups, -1.f),
+        sum(n * groups * (bits == 8 ? 2 : 1), -1), fine(n * groups, 0xaa) {}
   SpecexecActivations call() {
-    return {q.get(), scale.get(), sum.get(), n, groups, bits, int32_t(number(1, 2))};
+    return {q.get(), scale.get(), sum.get(), fine.get(), n, groups, bits, int32_t(number(1, 2))};
   }
   int64_t start(int64_t t) const { return t / kernels.tokens * kernels.tokens; }
   int64_t width(int64_t t) const { return std::min(kernels.tokens, n - start(t)); }
   int64_t place(int64_t t, int64_t g) const { return start(t) * groups + g * width(t) + t - start(t); }
+  int low(int64_t t, int64_t column) {  // of the second plane of 8 bits
+    const int64_t from = (n + start(t)) * groups * 64;
+    return bits == 8 ? int8_t(q[from + (column / 4 * width(t) + t - start(t)) * 4 + column % 4]) : 0;
+  }
   int code(int64_t t, int64_t column) {
     const int64_t lane = t - start(t), w = width(t), from = start(t) * groups * 8 * bits;
     if (bits == 8) return int8_t(q[from + (column / 4 * w + lane) * 4 + column % 4]);
@@ -107,21 +112,27 @@ struct Tokens {  // buffers of SpecexecActivations, and what kernels.h says of t
     std::memcpy(&code, q.get() + from + (pair * w + lane) * 4 + half * 2, 2);
     return code;
   }
-  double value(int64_t t, int64_t column) { return code(t, column) * double(scale[place(t, column / 64)]); }
+  double value(int64_t t, int64_t column) {
+    return (code(t, column) + low(t, column) / 256.) * double(scale[place(t, column / 64)]);
+  }
   float most() const { return bits == 8 ? 127.f : 16383.f; }
   void check_sums() {
     for (int64_t t = 0; t < n; t++)
       for (int64_t g = 0; g < groups; g++) {
-        int32_t total = 0;
+        int32_t total = 0, squares = 0, low_total = 0;
         for (int64_t c = g * 64; c < g * 64 + 64; c++) {
-          total += code(t, c);
+          total += code(t, c), low_total += low(t, c);
+          if (bits == 8) squares += code(t, c) * code(t, c);
           check(std::abs(code(t, c)) <= int(most()) && (c < columns || !code(t, c)), "a code");
         }
         check(total == sum[place(t, g)], "a sum");
+        if (bits == 8) check(fine[place(t, g)] == (squares < 21000), "a group that is fine");
+        if (bits == 8) check(low_total == sum[n * groups + place(t, g)], "a sum of the second plane");
+        for (int64_t c = g * 64; c < g * 64 + 64 && bits == 8 && !fine[place(t, g)]; c++) check(!low(t, c), "a low code");
       }
   }
   void check_equal(Tokens &o) {
-    check(!std::memcmp(q.get(), o.q.get(), size_t(q.size())) && !std::memcmp(scale.get(), o.scale.get(), size_t(scale.size()) * 4) &&
+    check(!std::memcmp(q.get(), o.q.get(), size_t(q.size())) && (bits == 16 || !std::memcmp(fine.get(), o.fine.get(), size_t(fine.size()))) && !std::memcmp(scale.get(), o.scale.get(), size_t(scale.size()) * 4) &&
           !std::memcmp(sum.get(), o.sum.get(), size_t(sum.size()) * 4), "activations");
   }
 };
@@ -152,8 +163,12 @@ void fuzz_quantise() {
       for (int64_t i = from; i < to; i++) top = std::max(top, std::fabs(x[i]));
       check(made.scale[made.place(t, g)] == top / made.most(), "a scale");
       const float inverse = top > 0 ? made.most() / top : 0;
-      for (int64_t i = from; i < to; i++)
-        check(made.code(t, i - t * columns) == int(std::nearbyint(x[i] * inverse)), "a rounded value");
+      for (int64_t i = from; i < to; i++) {
+        const float exact = x[i] * inverse, code = std::nearbyint(exact), low = std::nearbyint((exact - code) * 256);
+        check(made.code(t, i - t * columns) == int(code), "a rounded value");
+        if (made.bits == 8 && made.fine[made.place(t, g)])
+          check(made.low(t, i - t * columns) == int(std::clamp(low, -127.f, 127.f)), "what rounding took away");
+      }
     }
 }
 
@@ -242,6 +257,8 @@ struct Matrix {
 void fuzz_linear() {
   const int64_t columns = some_columns(), n = columns > 1000 ? number(1, chance(0.3) ? 100 : 20) : some_tokens();
   Buffer<float> x = normals(n * columns, float(std::pow(10.0, double(number(-10, 10)))));
+  const double spiky = chance(0.5) ? 0.01 : 0;
+  for (int64_t i = 0; i < x.size(); i++) x[i] *= chance(spiky) ? 50 : 1;
   Tokens tokens = quantised(x, n, columns, some_bits());
   std::vector<Matrix> matrices;
   std::vector<SpecexecMatrix> calls;

@@ -64,7 +64,7 @@ def store(request: pytest.FixtureRequest, expansion: Expansion, tmp_path_factory
 
 
 def engine_of(store: Store) -> TreeEngine:
-    return Making(store, ModelOptions(context=600), 2048, Interrupt().requested).engine()
+    return Making(store, ModelOptions(activations=16, context=600), 2048, Interrupt().requested).engine()
 
 
 def shadow_of(expansion: Expansion, store: Store) -> TreeEngine:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from specexec.formats import GROUP
 from specexec.kernels import attention, linear, rows, table
 from specexec.kernels.linear import MOST, Activations
-from tests.kernels import ULP, cached_rows, normal, tables, threads, unpacked
+from tests.kernels import ULP, cached_rows, normal, tables, threads, unpacked, unpacked_low
 
 pytestmark = pytest.mark.usefixtures("every_set")
 
@@ -27,23 +27,38 @@ Turned = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def filled(n: int, columns: int, bits: int, fill: Callable[[Activations], None]) -> Activations:
     made = Activations.empty(n, columns, bits)
-    made.q.fill_(99), made.scale.fill_(torch.nan), made.sum.fill_(-1)
+    made.q.fill_(99), made.scale.fill_(torch.nan), made.sum.fill_(-1), made.fine.fill_(7)
     fill(made)
     return made
 
 
 def same(a: Activations, b: Activations) -> bool:
-    return all(torch.equal(*parts) for parts in ((a.q, b.q), (a.scale, b.scale), (a.sum, b.sum)))
+    return all(torch.equal(*parts) for parts in ((a.q, b.q), (a.scale, b.scale), (a.sum, b.sum), (used(a), used(b))))
+
+
+def used(made: Activations) -> torch.Tensor:
+    return made.fine if made.bits == 8 else torch.empty(0)
 
 
 def values(made: Activations, width: int) -> torch.Tensor:
     """float64[n, columns]: what the codes stand for. Sums are held against the codes, and the end filled with zeros."""
-    codes, scales, sums = unpacked(made, width)
+    codes, sums, scales = unpacked(made, width)
     assert torch.equal(codes.sum(-1), sums.long())
     assert int(codes.abs().max()) <= MOST[made.bits]
-    found = (codes * scales.double()[..., None]).flatten(1)
+    found = ((codes + below(made, width)) * scales.double()[..., None]).flatten(1)
     assert not found[:, made.columns :].any()
     return found[:, : made.columns]
+
+
+def below(made: Activations, width: int) -> torch.Tensor | int:
+    """What the second plane adds to codes, in float64."""
+    if made.bits == 16:
+        return 0
+    low, sums, fine = unpacked_low(made, width)
+    assert torch.equal(low.sum(-1), sums.long())
+    assert int(low.abs().max()) <= 127
+    assert not low[~fine].any()
+    return low.double() / 256
 
 
 # --- rounding
@@ -58,8 +73,9 @@ def test_rounding_is_that_of_the_reference_to_the_bit(
     x = normal(n, columns, seed=seed) * factor
     x[:, 64:128] = 0  # a group of zeros
     x[0, 0] *= 1000
+    x[n // 2, :: 97] *= 30
     made = filled(n, columns, bits, lambda to: table.needed().quantise(x.data_ptr(), columns, to.struct()))
-    _, scales, _ = unpacked(made, tables()[every_set].tokens)
+    _, _, scales = unpacked(made, tables()[every_set].tokens)
     most = torch.nn.functional.pad(x, (0, -columns % GROUP)).view(n, -1, GROUP).abs().amax(-1)
     assert torch.equal(scales, most / torch.full_like(most, MOST[bits]))
     assert torch.equal(values(made, tables()[every_set].tokens), linear.rounded(x, bits))
@@ -71,6 +87,16 @@ def test_rounding_goes_to_the_nearest_and_ties_to_even(bits: int, every_set: str
     x = torch.tensor([[most, 0.5, 1.5, 2.5, -0.5, -1.5, 0.49, 3.51, -most]])
     codes, _, _ = unpacked(linear.quantise(x, bits), tables()[every_set].tokens)
     assert codes[0, 0, :9].tolist() == [most, 0, 2, 2, 0, -2, 0, 4, -most]
+
+
+def test_a_group_that_one_value_drowns_has_twice_the_bits(every_set: str) -> None:
+    x = normal(3, 128)
+    x[1, 70] = 200
+    _, _, fine = unpacked_low(linear.quantise(x, 8), tables()[every_set].tokens)
+    assert fine.tolist() == [[False, False], [False, True], [False, False]]
+    error = (linear.rounded(x, 8) - x).abs()
+    assert error[1, 64:].max() < 200 / 127 / 400
+    assert error[1, :64].max() > error[1, 64:].max()
 
 
 # --- norms
@@ -107,7 +133,7 @@ def test_silu_is_that_of_float64(columns: int, bits: int, factor: float, every_s
     gate_up = normal(9, 2, columns) * factor
     made = filled(9, columns, bits, lambda to: rows.silu_quantise(gate_up, to))
     wanted = rows.silu_reference(gate_up)
-    _, scales, _ = unpacked(made, tables()[every_set].tokens)
+    _, _, scales = unpacked(made, tables()[every_set].tokens)
     steps = scales.double().repeat_interleave(GROUP, 1)[:, :columns]
     error = (values(made, tables()[every_set].tokens) - wanted).abs()
     assert bool((error <= steps * (0.5 + MOST[bits] * SILU)).all())
