@@ -185,7 +185,7 @@ def test_a_damaged_file_is_not_used_and_written_anew(
     (("--quant", "int8"), (), "with quant int8"),
     (("--quant", "int8"), ("--quant", "nf4"), "with quant int8, and this is nf4"),
     (("--quant", "int8"), ("--quant", "int8", "--kv", "int8"), "with kv bf16, and this is int8"),
-    (("--quant", "int8"), ("--quant", "int8", "--activations", "8"), "16-bit activations"),
+    (("--quant", "int8", "--activations", "16"), ("--quant", "int8", "--activations", "8"), "16-bit activations"),
     ((), ("--dtype", "bf16"), "torch.float32"),
     ((), ("-m", "./draft"), "with weights"),
     ((), ("--ctx-size", "300", "-n", "3"), "the context is 300"),
