@@ -77,6 +77,16 @@ def test_attention_is_the_naive_one_through_rebases_and_truncations(
     assert offloaded(ledger).backing.rows
 
 
+def test_a_tree_s_rows_stay_where_those_above_them_leave(made: Make) -> None:
+    ledger = made(None)
+    ledger.add([*range(200), 7, 8], range(ROOT, 201))
+    ledger.rebase(range(200), [200, 201])
+    ledger.add([3, 4], [1, 0])
+    assert offloaded(ledger).backing.rows
+    ledger.rebase([0, 1], [2])
+    ledger.add([5], [0])
+
+
 @once
 @given(script=steps)
 def test_so_it_is_for_a_view_of_all_of_it(made: Make, script: list[tuple[str, list[int], int]]) -> None:
