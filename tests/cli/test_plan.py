@@ -197,7 +197,7 @@ def test_a_longer_context_takes_longer_and_says_where_it_begins_to_count(one_b: 
     a_token = took[0] / 4096
     wanted = int(found[0]["plain"]["arithmetic_seconds"] / a_token) + 1
     assert crossings["seconds"] == (pytest.approx(wanted, abs=2) if wanted <= 131072 else None)
-    said = specexec("plan", str(one_b), "--ctx-size", "65536").out
+    said = specexec("plan", str(one_b), "--kv", "bf16", "--ctx-size", "65536").out
     size = of.kv_token * 65536 / GIB
     assert f"{size:.2f} GiB for 65,536 tokens; as large as the weights from {crossings['bytes']:,} on" in said
 

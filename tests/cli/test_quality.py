@@ -49,7 +49,7 @@ def test_the_quantised_share_counts_what_tokens_see() -> None:
 def test_a_text_of_ones_own(specexec: Specexec, tmp_path: Path) -> None:
     text = tmp_path / "story.txt"
     text.write_text(STORY, encoding="utf-8")
-    code, out, err = specexec("bench", "--quality", "-f", str(text), "--ctx-size", "300", "--json")
+    code, out, err = specexec("bench", "--quality", "-f", str(text), "--ctx-size", "300", "--activations", "16", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["window"] == 300
