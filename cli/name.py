@@ -7,6 +7,7 @@ from specexec.errors import WrongUsage
 
 BUNDLED = "bundled"
 FORMATS = ("nf4", "int8", "bf16")
+KEPT = ("q4_0", "q8_0")  # of what was a GGUF file
 BEFORE = ("hf://", "https://huggingface.co/", "huggingface.co/")
 FOREIGN = re.compile(r"(iq|q)\d\w*|fp?16|bf16|fp?32|nf4|int[48]|[2-8]-?bit|awq|gptq", re.IGNORECASE)  # other tools' formats
 
@@ -32,7 +33,7 @@ def parse(text: str) -> Name:
     bare = next((text.removeprefix(before) for before in BEFORE if text.startswith(before)), text)
     rest, _, form = bare.partition(":")
     model, _, revision = rest.partition("@")
-    if form and form not in FORMATS:
+    if form and form not in (*FORMATS, *KEPT):
         raise WrongUsage(f'"{text}": {form} is no format of specexec.', hint=f"{rest}:{nearest(form)}")
     if FOREIGN.fullmatch(revision):
         raise WrongUsage(f'"{text}": {revision} is a format, and @ names a revision.', hint=f"{model}:{nearest(revision)}")

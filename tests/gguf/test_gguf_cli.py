@@ -109,7 +109,7 @@ def test_a_file_is_kept_as_it_is_and_streams(specexec: Specexec, stories: Path, 
     texts = {specexec(*run, "--budget", budget).out for budget in ("0", "8", "64")}
     assert len(texts) == 1
     assert json.loads(specexec("show", "tale-q8_0", "--json").out)["format"] == "q8_0"
-    assert specexec("plan", "tale-q8_0", "-q").code == 0
+    assert specexec("plan", "tale:q8_0", "-q").code == 0
     assert "q8_0" in specexec("plan", str(here / "tale.gguf"), "--to", "keep", "-q").out
 
 
