@@ -145,6 +145,7 @@ class _Bench:
             "ratio": {name: found["tokens_per_second"] / plain for name, found in figures.items() if name != PLAIN},
             "predicted": _predicted(figures), "share_of_floor": timed[0].figures()["share_of_floor"],
             "same_text": _agree(list(arms.values())), "shadow_tokens": own.agrees(list(arms.values())[-1]),
+            "parting_margins": own.parting(list(arms.values())[-1]),
             "tokens": sum(map(len, own.ids)), "peak_rss_bytes": render.peak_rss_bytes(),
         }
 

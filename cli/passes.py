@@ -58,9 +58,10 @@ def _pass(engine: TreeEngine, context: Sequence[int], n: int) -> tuple[float, fl
 
 @dataclass(frozen=True)
 class Arm:
-    """What one way of drafting did. ids: of each answer; tokens: that its passes brought, the last one's whole."""
+    """What one way of drafting did. ids, margins: of each answer; tokens: that its passes brought, the last one's whole."""
 
     ids: list[list[int]]
+    margins: list[list[float]]
     seconds: float
     tokens: int
     passes: int
@@ -80,11 +81,17 @@ class Arm:
         """How many tokens of each answer are the same before the first that is not, together."""
         return sum(common(a, b) for a, b in zip(self.ids, other.ids, strict=True))
 
+    def parting(self, other: "Arm") -> list[float]:
+        """By how much this one's token was the better one, in logits, where an answer is first another one."""
+        at = [common(a, b) for a, b in zip(self.ids, other.ids, strict=True)]
+        return [margins[i] for margins, ids, i in zip(self.margins, self.ids, at, strict=True) if i < len(ids)]
+
 
 def arm(session: Session, chosen: AnswerOptions, texts: Sequence[str]) -> Arm:
     """Answers to every text."""
     runs = [answer(session, chosen, text) for text in texts]
     reports = [run["report"] for run in runs]
-    return Arm([run["ids"] for run in runs], sum(run["seconds"] for run in runs), sum(r.tokens for r in reports),
+    return Arm([run["ids"] for run in runs], [report.margins for report in reports],
+               sum(run["seconds"] for run in runs), sum(r.tokens for r in reports),
                sum(r.passes for r in reports), sum(r.drafted for r in reports),
                sum(r.draft_seconds for r in reports), sum(run["streamed"] for run in runs))

@@ -19,6 +19,6 @@ def reasons(session: Session, made: Generation, options: AnswerOptions) -> Itera
         yield f"a pass of the model took {report.target_seconds / report.passes:.3g} s"
     brought = (report.tokens_per_pass or 1) - 1
     yield f"drafting took {drafting:.3g} s a pass and brought {brought:.1f} tokens more than the certain one"
-    yield (f"{nodes:.0f} nodes a pass, as was asked for" if options.budget is not None or not price.seen else
-           f"{nodes:.0f} nodes a pass were worth their time: {session.auto.rate:.3g} tokens/s, "
+    yield (f"{nodes:.1f} nodes a pass, as was asked for" if options.budget is not None or not price.seen else
+           f"{nodes:.1f} nodes a pass were worth their time: {session.auto.rate:.3g} tokens/s, "
            f"{1 / float(price.seconds([1])[0]):.3g} are expected without a draft")

@@ -7,7 +7,7 @@ from specexec.decode import Step
 
 @dataclass
 class Report:
-    """Adds up steps. rounding: logits closer than this may trade places."""
+    """Adds up steps. rounding: logits closer than this may trade places. margins: of each token over the next best."""
 
     rounding: float
     passes: int = 0
@@ -20,6 +20,7 @@ class Report:
     first_seconds: float = 0.0  # the first pass, which reads the prompt
     first_close_call: int | None = None
     accepted: list[int] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
 
     def add(self, step: Step) -> None:
         close = (i for i, margin in enumerate(step.verdict.margins) if margin < self.rounding)
@@ -31,6 +32,7 @@ class Report:
         self.passes += 1
         self.tokens += len(step.verdict.tokens)
         self.accepted.append(len(step.verdict.tokens))
+        self.margins += step.verdict.margins
         self.budget = len(step.tree) - 1
         self.drafted += self.budget
         self.predicted += 1 + sum(step.tree.chance[1:])

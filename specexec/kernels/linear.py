@@ -12,8 +12,7 @@ from specexec.nf4 import NF4
 
 KINDS = {"nf4": 0, "int8": 1, "q4_0": 2, "q8_0": 3}
 MOST = {8: 127, 16: 16383}  # the largest code of an activation
-DROWNED = 21_000  # sum of a group's squared 8-bit codes below which it gets 8 bits more: 127^2, and 9^2 for each of the others.
-# Perplexity and arithmetic by it: BENCHMARKS.md
+DROWNED = 77  # mean square of a group's 8-bit codes, but the largest and zeros, below which it gets 8 bits more (BENCHMARKS.md)
 UNITS = {8: 112, 16: 914}  # NF4's levels as whole numbers of this unit: those that round them best (linear.cpp)
 
 
@@ -71,7 +70,8 @@ def rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
     exact = groups * inverse
     codes = exact.round()
     low = ((exact - codes) * 256).round().clamp(-127, 127) / 256
-    fine = (codes.square().sum(-1, keepdim=True) < DROWNED) & (bits == 8)
+    others = (exact != 0).sum(-1, keepdim=True) - 1
+    fine = (codes.square().sum(-1, keepdim=True) < MOST[8] ** 2 + DROWNED * others) & (others > 0) & (bits == 8)
     return ((codes.double() + low * fine) * (most / MOST[bits]).double()).flatten(1)[:, :columns]
 
 

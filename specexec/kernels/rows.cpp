@@ -10,7 +10,7 @@ namespace specexec::SPECEXEC_ISA {
 
 constexpr int64_t kGroup = 64;
 constexpr int64_t kRowsWorthWaking = 8;
-constexpr float kDrowned = 21000;  // linear.py's DROWNED
+constexpr float kDrowned = 77;  // linear.py's DROWNED
 
 struct Row {  // one thread's, its end filled with zeros up to whole groups
   std::vector<float> values;
@@ -52,12 +52,16 @@ struct Place {
   }
 };
 
-// Whether the largest value takes so much of eight bits that too little is left for the others: squares of whole numbers, so that
-// their sum has no order.
-INLINE bool drowned(const F *codes) {
-  F squares = zero();
-  for (int i = 0; i < 4; i++) squares = fma(codes[i], codes[i], squares);
-  return sum(squares) < kDrowned;
+// Whether the largest value takes so much of eight bits that too little is left for the others but zeros: squares of whole
+// numbers, so that their sum has no order.
+INLINE bool drowned(const F *exact, const F *codes) {
+  F squares = zero(), others = zero();
+  for (int i = 0; i < 4; i++) {
+    squares = fma(codes[i], codes[i], squares);
+    others = add(others, where_above(abs(exact[i]), zero(), set(1.f)));
+  }
+  const float count = sum(others) - 1.f;
+  return count > 0 && sum(squares) < 127.f * 127.f + kDrowned * count;
 }
 
 template <class T> INLINE void put(const F *codes, uint8_t *q, int32_t *sum, const Place &to) {
@@ -73,7 +77,7 @@ template <class T> INLINE void put(const F *codes, uint8_t *q, int32_t *sum, con
 // 256 times what rounding took away; no more than a byte has
 INLINE void put_low(const F *exact, const F *codes, const Place &to) {
   F low[4];
-  *to.fine = drowned(codes);
+  *to.fine = drowned(exact, codes);
   const F factor = set(*to.fine ? 256.f : 0.f), most = set(127.f);
   for (int i = 0; i < 4; i++) low[i] = max(min(mul(sub(exact[i], codes[i]), factor), most), sub(zero(), most));
   put<int8_t>(low, to.low, to.low_sum, to);
