@@ -94,7 +94,7 @@ struct Tokens {  // buffers of SpecexecActivations, and what kernels.h says of t
   Buffer<uint8_t> fine;
   Tokens(int64_t count, int64_t wide, int32_t b)
       : n(count), columns(wide), groups((wide + 63) / 64), bits(b), q(n * groups * 128, 0xaa), scale(n * groups, -1.f),
-        sum(n * groups * (bits == 8 ? 2 : 1), -1), fine(n * groups, 0xaa) {}
+        sum(n * groups * (bits == 8 ? 4 : 2), -1), fine(n * groups, 0xaa) {}
   SpecexecActivations call() {
     return {q.get(), scale.get(), sum.get(), fine.get(), n, groups, bits, int32_t(number(1, 2))};
   }
@@ -120,18 +120,23 @@ struct Tokens {  // buffers of SpecexecActivations, and what kernels.h says of t
   void check_sums() {
     for (int64_t t = 0; t < n; t++)
       for (int64_t g = 0; g < groups; g++) {
-        int32_t total = 0, low_total = 0;
+        int32_t total[2] = {}, low_total[2] = {};
         for (int64_t c = g * 64; c < g * 64 + 64; c++) {
-          total += code(t, c), low_total += low(t, c);
+          total[c % 64 / 32] += code(t, c), low_total[c % 64 / 32] += low(t, c);
           check(std::abs(code(t, c)) <= int(most()) && (c < columns || !code(t, c)), "a code");
         }
-        check(total == sum[place(t, g)], "a sum");
-        if (bits == 8) check(low_total == sum[n * groups + place(t, g)], "a sum of the second plane");
+        for (int64_t half = 0; half < 2; half++) {
+          const int64_t at = 2 * start(t) * groups + (2 * g + half) * width(t) + t - start(t);
+          check(total[half] == sum[at], "a sum");
+          if (bits == 8) check(low_total[half] == sum[2 * n * groups + at], "a sum of the second plane");
+        }
         for (int64_t c = g * 64; c < g * 64 + 64 && bits == 8 && !fine[place(t, g)]; c++) check(!low(t, c), "a low code");
       }
   }
   void check_equal(Tokens &o) {
-    check(!std::memcmp(q.get(), o.q.get(), size_t(q.size())) && (bits == 16 || !std::memcmp(fine.get(), o.fine.get(), size_t(fine.size()))) && !std::memcmp(scale.get(), o.scale.get(), size_t(scale.size()) * 4) &&
+    check(!std::memcmp(q.get(), o.q.get(), size_t(q.size())) &&
+          (bits == 16 || !std::memcmp(fine.get(), o.fine.get(), size_t(fine.size()))) &&
+          !std::memcmp(scale.get(), o.scale.get(), size_t(scale.size()) * 4) &&
           !std::memcmp(sum.get(), o.sum.get(), size_t(sum.size()) * 4), "activations");
   }
 };
@@ -162,9 +167,9 @@ void fuzz_quantise() {
       for (int64_t i = from; i < to; i++) top = std::max(top, std::fabs(x[i]));
       check(made.scale[made.place(t, g)] == top / made.most(), "a scale");
       const float inverse = top > 0 ? made.most() / top : 0;
-      int squares = 0, others = -1;
+      int64_t squares = 0, others = -1;
       for (int64_t i = from; i < to; i++) {
-        const int code = made.code(t, i - t * columns);
+        const int64_t code = made.code(t, i - t * columns);
         squares += code * code, others += x[i] * inverse != 0;
       }
       if (made.bits == 8) check(made.fine[made.place(t, g)] == (others > 0 && squares < 16129 + 77 * others), "a group that is fine");

@@ -117,17 +117,17 @@ def test_closing_does_not_wait_for_a_free_slot() -> None:
 
 
 def test_a_wait_is_filled_with_work_until_it_is_over_or_nothing_is_left() -> None:
-    disk, done = Disk(1, 0.05), list[int]()
+    disk, done = Disk(1, 0.3), list[int]()
     reader = Reader([0, 1], 1, disk.fetch)
 
     def work() -> bool:
         done.append(len(disk.fetched))
-        time.sleep(0.001)
+        time.sleep(0.01)
         return len(done) % 10 != 0
 
     assert reader.take(0, work) == 0
     assert len(done) == 10, "the tenth had nothing left"
-    assert reader.waited >= 0.05, "what was filled was waited for too"
+    assert reader.waited >= 0.25, "what was filled was waited for too"
     assert set(done) == {0}
     reader.release()
     reader.close()
