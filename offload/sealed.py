@@ -4,7 +4,6 @@ The line is a mark, its own checksum, and JSON; the last eight bytes of the file
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import xxhash
 
 from offload.errors import DamagedFiles, Refused
 from offload.lock import locked
-from offload.writing import BLOCK, TEMPORARY, settle
+from offload.writing import BLOCK, written
 
 MARK, FORMAT = b"specexec-rows ", b"1 "
 LONGEST = 2**26  # bytes of the line
@@ -79,17 +78,8 @@ def write(path: Path, facts: Facts, pieces: Iterable[memoryview]) -> None:
 
     Raises Refused where another process writes it, OSError, and what `pieces` raise; the earlier one then stays.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
-    with locked(path):
-        try:
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE), "wb") as file:
-                _write(file, facts, pieces)
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)  # a full disk gets its room back
-            raise
-        settle(path.parent)
+    with locked(path), written(path, PRIVATE) as file:
+        _write(file, facts, pieces)
 
 
 def _write(file: BinaryIO, facts: Facts, pieces: Iterable[memoryview]) -> None:
@@ -99,4 +89,3 @@ def _write(file: BinaryIO, facts: Facts, pieces: Iterable[memoryview]) -> None:
         digest.update(piece)
         file.write(piece)
     file.write(digest.digest())
-    file.flush()

@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import xxhash
 
@@ -24,18 +26,14 @@ class NoRoom(OffloadError):
     exit_code = 3
 
 
-def write(path: Path, pieces: Pieces, wrote: Callable[[int], None] = lambda count: None) -> Entry:
-    """The file at `path`, on the disk when this returns. wrote: told bytes as they are written. Raises OSError."""
+@contextmanager
+def written(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file to write, which is at `path` and on the disk once this is left; an earlier one stays where that raises."""
     temporary = path.with_name(path.name + TEMPORARY)
-    sha256, xxh3, size = hashlib.sha256(), xxhash.xxh3_64(), 0
     try:
-        with temporary.open("wb") as file:  # buffered: a raw write may stop half-way on a full disk and not say so
-            for part in _blocks(pieces):
-                sha256.update(part)
-                xxh3.update(part)
-                file.write(part)
-                size += len(part)
-                wrote(len(part))
+        # buffered: a raw write may stop half-way on a full disk and not say so
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -43,6 +41,18 @@ def write(path: Path, pieces: Pieces, wrote: Callable[[int], None] = lambda coun
         temporary.unlink(missing_ok=True)  # a full disk gets its room back
         raise
     settle(path.parent)
+
+
+def write(path: Path, pieces: Pieces, wrote: Callable[[int], None] = lambda count: None) -> Entry:
+    """The file at `path`, on the disk when this returns. wrote: told bytes as they are written. Raises OSError."""
+    sha256, xxh3, size = hashlib.sha256(), xxhash.xxh3_64(), 0
+    with written(path) as file:
+        for part in _blocks(pieces):
+            sha256.update(part)
+            xxh3.update(part)
+            file.write(part)
+            size += len(part)
+            wrote(len(part))
     return Entry(size, sha256.hexdigest(), xxh3.hexdigest())
 
 
