@@ -20,6 +20,7 @@ from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
 from specexec.tree import DraftTree
 from tests.cli.conftest import Specexec, least
+from tests.cli.test_errors import assert_refused
 from tests.kernels import need
 
 BUDGET = ("--budget", "8")  # an automatic one may find that a model this small is not worth drafting for
@@ -120,13 +121,7 @@ def test_a_small_draft_sees_all_it_has_learnt_to_see(kind: str, window: bool) ->
     (("--draft-kv", "int5"), "int5", ""),
 ])
 def test_what_cannot_be_is_refused(specexec: Specexec, given: tuple[str, ...], said: str, hint: str) -> None:
-    code, out, err = specexec("run", *given, "Once")
-    first, second = err.strip().split("\n")
-    assert (code, out) == (2, "")
-    assert first.startswith("Error: ")
-    assert said in first
-    assert second.startswith("Try: ")
-    assert hint in second
+    assert_refused(specexec("run", *given, "Once"), said, hint)
 
 
 def test_a_model_that_streams_does_not_draft_for_itself(specexec: Specexec, bundled_store: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Specexec
+from tests.cli.conftest import Ran, Specexec
 
 SPOILED = {
     "empty": (5, "is empty"),
@@ -70,6 +70,15 @@ def assert_two_lines(err: str, *words: str) -> None:
     for word in words:
         assert word in err
     assert "Traceback" not in err
+
+
+def assert_refused(ran: Ran, named: str, hint: str) -> None:
+    """As wrong usage: the first line names it, the second what to type."""
+    assert (ran.code, ran.out) == (2, "")
+    assert_two_lines(ran.err)
+    first, second = ran.err.strip().split("\n")
+    assert named in first
+    assert hint in second
 
 
 @pytest.mark.parametrize("how", SPOILED)

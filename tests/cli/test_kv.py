@@ -20,6 +20,7 @@ from specexec.kernels.hierarchical import GROUP
 from specexec.kv.hierarchical import BITS, HierarchicalCache, UpperView
 from specexec.tree import DraftTree
 from tests.cli.conftest import Specexec
+from tests.cli.test_errors import assert_refused
 from tests.cli.test_plan import LLAMA_70B
 from tests.kernels import need
 
@@ -102,13 +103,7 @@ def test_a_draft_of_its_own_reads_the_upper_half_by_itself() -> None:
     (("-ctk", "q8_0"), "-ctk", "--kv int8"),
 ])
 def test_what_cannot_be_is_refused(specexec: Specexec, given: tuple[str, ...], named: str, hint: str) -> None:
-    code, out, err = specexec("run", *given, "Once")
-    first, second = err.strip().split("\n")
-    assert (code, out) == (2, "")
-    assert first.startswith("Error: ")
-    assert named in first
-    assert second.startswith("Try: ")
-    assert hint in second
+    assert_refused(specexec("run", *given, "Once"), named, hint)
 
 
 def test_a_folder_in_plain_weights_keeps_bf16_or_more_by_itself(specexec: Specexec) -> None:

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -222,18 +220,6 @@ def test_a_place_where_it_cannot_be_is_refused_at_once(
         assert ran.code == code
         assert_two_lines(ran.err, *words)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
 
 
 def test_a_full_disk_is_told_and_the_answer_goes_on(specexec: Specexec, book: Path, disk: Path) -> None:

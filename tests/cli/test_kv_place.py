@@ -24,6 +24,7 @@ from specexec.kv.backing import BLOCK, KEPT, STEP
 from specexec.kv.dense import DenseCache
 from specexec.kv.offloaded_dense import OffloadedDense
 from tests.cli.conftest import Specexec
+from tests.cli.test_errors import assert_refused
 from tests.cli.test_plan import LLAMA_70B
 from tests.kernels import need
 from tests.offload.device import EagerLane, FakeDevice
@@ -65,13 +66,7 @@ def test_one_text_in_every_place_and_for_every_draft(specexec: Specexec, tiles: 
     (("--kv-place", "disk", "--kv", "int8", "-m", "TILES"), "keeps bf16", "one of the two"),
 ])
 def test_what_cannot_be_is_refused(specexec: Specexec, tiles: Path, given: tuple[str, ...], named: str, hint: str) -> None:
-    code, out, err = specexec("run", *(str(tiles) if part == "TILES" else part for part in given), "Once")
-    first, second = err.strip().split("\n")
-    assert (code, out) == (2, "")
-    assert first.startswith("Error: ")
-    assert named in first
-    assert second.startswith("Try: ")
-    assert hint in second
+    assert_refused(specexec("run", *(str(tiles) if part == "TILES" else part for part in given), "Once"), named, hint)
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_read(
