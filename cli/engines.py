@@ -117,7 +117,8 @@ class Making:
         placed, chunk = self._placed(store, context, ram)  # what it keeps in memory is read; the rest will stream
         weights = open_streamer(store, placed)
         if store.layout == "tile16":
-            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk, away(store, placed.place))
+            return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk,
+                                 away(store, placed.place, atexit.register))
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
 
     def _on_cuda(

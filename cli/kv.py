@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from transformers import PretrainedConfig
@@ -19,6 +20,8 @@ from specexec.kv.backing import KEPT, STEP, MakeBacking
 from specexec.kv.dense import DenseCache
 from specexec.kv.offloaded_dense import OffloadedDense
 
+Leave = Callable[[Callable[[], None]], object]  # takes what is to be done at the end
+
 
 def check_place(model: Model, place: str, device: torch.device) -> None:
     """Raises WrongUsage for a --kv-place that this model's engine does not know. device: where it computes."""
@@ -31,22 +34,27 @@ def check_place(model: Model, place: str, device: torch.device) -> None:
                          hint=f"--kv-place auto, or specexec convert {model.path}")
 
 
-def away(store: Store, place: str) -> MakeBacking | None:
+def away(store: Store, place: str, leave: Leave) -> MakeBacking | None:
     """Keys and values on the disk that the weights are on, where its folder may be written; None: in memory."""
     if place != DISK:
         return None
     beside, other = store.path.resolve().parent, home.machine().parent
     if os.access(beside, os.W_OK):
-        return partial(KvFile, beside)
+        return partial(_of_file, leave, beside)
     other.mkdir(parents=True, exist_ok=True)
-    return partial(KvFile, other)
+    return partial(_of_file, leave, other)
+
+
+def _of_file(leave: Leave, folder: Path, layers: int, strips: int, rows: int, row: int) -> KvFile:
+    backing = KvFile(folder, layers, strips, rows, row)
+    leave(backing.close)
+    return backing
 
 
 def of_device(
-    config: PretrainedConfig, context: int, tree: int, place: str, device: Device, dtype: torch.dtype,
-    leave: Callable[[Callable[[], None]], object],
+    config: PretrainedConfig, context: int, tree: int, place: str, device: Device, dtype: torch.dtype, leave: Leave,
 ) -> DenseCache:
-    """All of it is taken at once. tree: rows of it besides the context. leave: takes what is to be done at the end."""
+    """All of it is taken at once. tree: rows of it besides the context."""
     layers, rows = config.num_hidden_layers, context + tree
     if place != HOST:
         return DenseCache(layers, rows=rows)

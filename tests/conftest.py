@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; children would never hear of Ctrl-C
@@ -43,12 +44,20 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def at_exit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a command on a device leaves to the end of its process is done at the end of the test."""
+    """What a command leaves to the end of its process is done at the end of the test."""
     left: list[Callable[[], None]] = []
     monkeypatch.setattr("cli.engines.atexit", SimpleNamespace(register=left.append))
     yield
     for end in left:
         end()
+
+
+@pytest.fixture(autouse=True)
+def no_reader_stays() -> Iterator[None]:
+    """A thread that reads ahead holds its buffers."""
+    before = set(threading.enumerate())
+    yield
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "reader"]
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_one_text_in_every_place_and_for_every_draft(specexec: Specexec, tiles: Path) -> None:
+def test_one_text_in_every_place_and_for_every_draft(specexec: Specexec, tiles: Path, at_exit: None) -> None:
     drafts = (("none",), *((name, "--budget", "8") for name in ("lookup", "self", "bundled")))
     ways = [("auto", ("none",)), ("host", ("none",)), *(("disk", draft) for draft in drafts), ("device", ("self",))]
     texts = [said(specexec, "-m", str(tiles), "--kv-place", place, "--draft", *draft)["token_ids"] for place, draft in ways]

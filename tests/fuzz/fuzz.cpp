@@ -226,31 +226,35 @@ constexpr double kNf4[16] = {-1.0, -0.6961928009986877, -0.5250730514526367, -0.
                              0.7229568362236023, 1.0};
 
 struct Matrix {
-  int32_t kind, adds;
+  int32_t kind, adds;  // kind: kernels.h
+  bool bytes, spans;  // eight bits a weight; two scales a group
   int64_t rows, groups, tiles, stride;
   bool biased;
   Buffer<uint8_t> codes;
   Buffer<uint16_t> scales;
   Buffer<float> bias, out, before;
   Matrix(int64_t n, int64_t g)
-      : kind(int32_t(number(0, 1))), adds(int32_t(number(0, 1))), rows(number(1, 100)), groups(g), tiles((rows + 15) / 16),
-        stride(rows + number(0, 5)), biased(chance(0.5)), codes(tiles * groups * (kind ? 1024 : 512)),
-        scales(tiles * groups * 16), bias(normals(rows)), out(normals((n - 1) * stride + rows)), before(out.size()) {
+      : kind(int32_t(number(0, 3))), adds(int32_t(number(0, 1))), bytes(kind % 2), spans(kind > 1), rows(number(1, 100)),
+        groups(g), tiles((rows + 15) / 16), stride(rows + number(0, 5)), biased(chance(0.5)),
+        codes(tiles * groups * (bytes ? 1024 : 512)), scales(tiles * groups * (spans ? 32 : 16)), bias(normals(rows)), out(normals((n - 1) * stride + rows)), before(out.size()) {
     for (int64_t i = 0; i < codes.size(); i++) {
       codes[i] = uint8_t(number(0, 255));
-      if (kind && codes[i] == 128) codes[i] = 129;  // int8 ends at -127
+      if (bytes && codes[i] == 128) codes[i] = 129;  // eight bits end at -127
     }
     for (int64_t i = 0; i < scales.size(); i++) scales[i] = chance(0.03) ? 0 : uint16_t(number(1, 0x7bff));
     std::copy_n(out.get(), out.size(), before.get());
   }
   SpecexecMatrix call() { return {codes.get(), scales.get(), maybe(bias, biased), out.get(), rows, stride, kind, adds}; }
   double weight(int64_t row, int64_t k, int32_t bits) {
-    const double scale = from_half(scales[((row / 16) * groups + k / 64) * 16 + row % 16]);
-    const int64_t tile = row / 16 * groups * (kind ? 16 : 8) + k / (kind ? 4 : 8);
+    const int64_t span = spans ? 2 : 1;
+    const double scale = from_half(scales[(row / 16 * groups * span + k / (64 / span)) * 16 + row % 16]);
+    const int64_t tile = row / 16 * groups * (bytes ? 16 : 8) + k / (bytes ? 4 : 8);
     const uint8_t byte = codes[(tile * 16 + row % 16) * 4 + k % 4];
-    if (kind) return int8_t(byte) * scale / 127;
+    if (bytes) return int8_t(byte) * scale / (spans ? 1 : 127);
+    const int32_t code = k % 8 < 4 ? byte & 15 : byte >> 4;
+    if (spans) return (code - 8) * scale;
     const double unit = bits == 8 ? 112 : 914;
-    return std::nearbyint(kNf4[k % 8 < 4 ? byte & 15 : byte >> 4] * unit) / unit * scale;
+    return std::nearbyint(kNf4[code] * unit) / unit * scale;
   }
   void check_at(Tokens &x, int64_t t, int64_t row) {
     double wanted = 0, size = 0;
@@ -260,7 +264,7 @@ struct Matrix {
     }
     for (const double other : {biased ? double(bias[row]) : 0, adds ? double(before[t * stride + row]) : 0})
       wanted += other, size += std::fabs(other);
-    check(std::fabs(out[t * stride + row] - wanted) <= double(groups + 6) * kUlp * size + 1e-43, "a product");
+    check(std::fabs(out[t * stride + row] - wanted) <= double(groups * (spans ? 2 : 1) + 6) * kUlp * size + 1e-43, "a product");
   }
 };
 

@@ -1,8 +1,6 @@
 """The thread that reads ahead: order, slots, errors, and passes that end early."""
 
-import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,12 +23,6 @@ class Disk:
         self.held[slot] = index
         self.fetched.append(index)
         return True
-
-
-@pytest.fixture(autouse=True)
-def no_thread_stays() -> Iterator[None]:
-    yield
-    assert not [thread for thread in threading.enumerate() if thread.name == "reader"]
 
 
 def take(reader: Reader, disk: Disk, index: int, use: float = 0.0) -> None:
