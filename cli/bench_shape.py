@@ -24,6 +24,7 @@ from cli.shaped import Shaped, shaped, usual_draft
 from cli.subject import Subject, target
 from cli.values import AUTO
 from offload.disk import read_rate
+from offload.live import Live
 from offload.machine import Machine, measure
 from offload.measured import Measured
 from offload.plan import Placement
@@ -32,7 +33,9 @@ from offload.shadow import Shadow
 from offload.store import Store
 from specexec.drafters.grow import Nothing
 from specexec.engines.families import admit
+from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.torch_engine import TorchEngine
+from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.dense import DenseCache
 from specexec.roles import Drafter
 from specexec.sampling import Sampling
@@ -88,8 +91,10 @@ class _Bench:
     def run(self, large: Shaped, store: Store, texts: Sequence[str]) -> dict[str, Any]:
         chosen, timed = self._chosen(), self._passes()
         arms = {name: self._arm(name, drafter, chosen, texts, timed) for name, drafter in self._drafters().items()}
-        own = arm(self._shadow(Shadow(large.expansion, store)), chosen, texts)
-        return self._result(large, chosen, timed, arms, own)
+        exact = arm(self._beside(self._fp32(Shadow(large.expansion, store))), chosen, texts)
+        live = store.layout == "tile16"
+        own = arm(self._beside(self._kernels(Live(large.expansion, store))), chosen, texts) if live else exact
+        return self._result(large, chosen, timed, arms, own, exact)
 
     def _arm(
         self, name: str, drafter: Drafter, chosen: AnswerOptions, texts: Sequence[str], timed: Sequence[Pass]
@@ -124,18 +129,25 @@ class _Bench:
         own = {} if self.options.drafts[0] == BUNDLED else {SHAPED: self.session.drafter}
         return {PLAIN: Nothing(), **own, "bundled draft": open_drafter((BUNDLED, "lookup"), self.options, self.session)}
 
-    def _shadow(self, held: Shadow) -> Session:
-        config, of = admit(held.config), self.session.target
-        cache = DenseCache(config.num_hidden_layers)
-        engine = TorchEngine(config, held, cache, of.limits.vocabulary, torch.device("cpu"), torch.float32, context=CONTEXT)
+    def _beside(self, engine: TreeEngine) -> Session:
+        """An engine that answers alone, with nothing to stream."""
         return replace(self.session, target=engine, drafter=Nothing(), auto=fresh(engine), streamer=None)
 
+    def _fp32(self, held: Shadow) -> TreeEngine:
+        config, tokens = admit(held.config), self.session.target.limits.vocabulary
+        cache = DenseCache(config.num_hidden_layers)
+        return TorchEngine(config, held, cache, tokens, torch.device("cpu"), torch.float32, context=CONTEXT)
+
+    def _kernels(self, held: Live) -> TreeEngine:
+        tokens = self.session.target.limits.vocabulary
+        return KernelEngine(admit(held.config), held, tokens, self.options.activations, context=CONTEXT)
+
     def _result(
-        self, large: Shaped, chosen: AnswerOptions, timed: Sequence[Pass], arms: Mapping[str, Arm], own: Arm
+        self, large: Shaped, chosen: AnswerOptions, timed: Sequence[Pass], arms: Mapping[str, Arm], own: Arm, exact: Arm
     ) -> dict[str, Any]:
         roofline = self.placed.streamed / self.found.disk  # seconds a pass
         figures = {name: one.figures(roofline) for name, one in arms.items()}
-        plain = figures[PLAIN]["tokens_per_second"]
+        plain, last = figures[PLAIN]["tokens_per_second"], list(arms.values())[-1]
         return {
             "machine": machine(), "versions": versions(), "seed": chosen.seed, "temperature": chosen.sampling.temperature,
             "shape": large.expansion.title, "format": large.kind, "exact": large.exact, "activations": self.options.activations,
@@ -144,8 +156,8 @@ class _Bench:
             "passes": [one.figures() for one in timed], "arms": figures,
             "ratio": {name: found["tokens_per_second"] / plain for name, found in figures.items() if name != PLAIN},
             "predicted": _predicted(figures), "share_of_floor": timed[0].figures()["share_of_floor"],
-            "same_text": _agree(list(arms.values())), "shadow_tokens": own.agrees(list(arms.values())[-1]),
-            "parting_margins": own.parting(list(arms.values())[-1]),
+            "same_text": _agree(list(arms.values())), "shadow_tokens": own.agrees(last), "fp32_tokens": exact.agrees(last),
+            "parting_margins": exact.parting(last),
             "tokens": sum(map(len, own.ids)), "peak_rss_bytes": render.peak_rss_bytes(),
         }
 

@@ -42,8 +42,9 @@ def _notes(of: Mapping[str, Any]) -> Iterator[str]:
     yield "tokens a pass are the small bundled pair's: another pair and another text bring others"
     kept = "exactly" if of["exact"] else "to rounding"
     yield f"the shape keeps the small model's numbers {kept}; {of['shadow_tokens']} of {of['tokens']} tokens are its shadow's"
+    bits = of["activations"]
+    yield f"{of['fp32_tokens']} are its shadow's in fp32 as well; activations have {bits} bits"
     if of["parting_margins"]:
         by = ", ".join(f"{margin:.2g}" for margin in of["parting_margins"])
-        bits = of["activations"]
-        yield f"where they part, the shadow's token is the better one by {by} in its logits; activations have {bits} bits"
+        yield f"where they part, fp32's token is the better one by {by} in its logits"
     yield "all ways of decoding wrote the same text" if of["same_text"] else "the ways of decoding wrote DIFFERENT texts"

@@ -45,7 +45,7 @@ def test_nothing_is_made_that_nobody_agreed_to(home: Path) -> None:
 
 def test_a_streamed_shape_writes_its_shadows_text(home: Path) -> None:
     need()
-    ran = bench(home, "--draft-shape", "none", "--ram", str(RAM), "--yes", "-n", "16", "--budget", "8", "--activations", "16")
+    ran = bench(home, "--draft-shape", "none", "--ram", str(RAM), "--yes", "-n", "16", "--budget", "8")
     assert ran.returncode == 0, ran.stderr
     *table, last = ran.stdout.splitlines()
     found = json.loads(last)
@@ -58,17 +58,18 @@ def test_a_streamed_shape_writes_its_shadows_text(home: Path) -> None:
     assert all(arm["streamed_bytes"] == found["streamed_bytes"] for arm in arms.values())
     assert arms["bundled draft"]["tokens_per_pass"] > arms["plain"]["tokens_per_pass"] == 1
     assert any("its shadow's" in line for line in table)
-    assert found["parting_margins"] == []
+    assert found["tokens"] / 2 < found["fp32_tokens"]
+    assert all(margin < CLOSE for margin in found["parting_margins"])
+    assert (found["fp32_tokens"] < found["tokens"]) == ("they part" in ran.stdout)
 
 
-def test_with_8_bit_activations_a_shape_parts_from_its_shadow_at_close_calls_alone(home: Path) -> None:
+def test_with_16_bit_activations_that_is_the_text_of_fp32(home: Path) -> None:
     need()
-    ran = bench(home, "--draft-shape", "none", "--ram", str(RAM), "--yes", "-n", "16", "--budget", "8")
+    ran = bench(home, "--draft-shape", "none", "--ram", str(RAM), "--yes", "-n", "16", "--budget", "8", "--activations", "16")
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found["same_text"]
-    assert found["tokens"] / 2 < found["shadow_tokens"]
-    assert all(margin < CLOSE for margin in found["parting_margins"])
-    assert (found["shadow_tokens"] < found["tokens"]) == ("they part" in ran.stdout)
+    assert found["shadow_tokens"] == found["fp32_tokens"] == found["tokens"]
+    assert found["parting_margins"] == []
 
 
 def test_a_shape_that_is_not_there_is_told_with_those_that_are(home: Path) -> None:

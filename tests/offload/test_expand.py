@@ -20,6 +20,7 @@ from offload.errors import Refused
 from offload.expand import expanded, layer
 from offload.expansion import Expansion
 from offload.folder import EMBEDDING, HEAD, LAYERS, Folder
+from offload.live import Live
 from offload.manifest import NAME
 from offload.parts import Source
 from offload.published import NORM
@@ -27,6 +28,7 @@ from offload.shadow import Shadow
 from offload.shape import DRAFTS, SHAPES, Shape, copies, exact
 from offload.store import Store
 from specexec.engines.families import admit
+from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.dense import DenseCache
@@ -63,8 +65,8 @@ def store(request: pytest.FixtureRequest, expansion: Expansion, tmp_path_factory
     return Store(path)
 
 
-def engine_of(store: Store) -> TreeEngine:
-    return Making(store, ModelOptions(activations=16, context=600), 2048, Interrupt().requested).engine()
+def engine_of(store: Store, bits: int = 16) -> TreeEngine:
+    return Making(store, ModelOptions(activations=bits, context=600), 2048, Interrupt().requested).engine()
 
 
 def shadow_of(expansion: Expansion, store: Store) -> TreeEngine:
@@ -84,6 +86,17 @@ def test_its_logits_are_its_shadows(expansion: Expansion, store: Store) -> None:
     large, small = (logits(engine, PROMPT) for engine in (engine_of(store), shadow_of(expansion, store)))
     allowed = {"nf4": 2e-2, "int8": 2e-2, "bf16": 0.3}[store.quant]  # levels in 10 bits and activations in 14; bf16's own
     assert (large - small).abs().max() < allowed * small.std()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_its_live_part_has_its_bits(expansion: Expansion, store: Store, bits: int) -> None:
+    if store.layout is None or not exact(expansion.small, expansion.large):
+        pytest.skip("fp32 rounds a mean over more columns otherwise, where they are not a power of two times as many")
+    held = Live(expansion, store)
+    small = KernelEngine(admit(held.config), held, 2048, bits)
+    for count in (1, 6, 200):
+        tokens = (PROMPT * 34)[:count]
+        assert torch.equal(logits(engine_of(store, bits), tokens), logits(small, tokens))
 
 
 def test_greedily_it_writes_what_its_shadow_writes(expansion: Expansion, store: Store) -> None:
