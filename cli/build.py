@@ -13,7 +13,7 @@ from cli.engines import Making, draft_quant, store_device
 from cli.identity import weights
 from cli.interrupt import Interrupt
 from cli.kv_file import KvFile
-from cli.ledger import STORE_CONTEXT, draft_bytes, draft_format, positions, sizes, view_bytes
+from cli.ledger import STORE_CONTEXT, draft_bytes, draft_format, looked_at, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.pulse import Pulse
 from cli.render import note
@@ -141,7 +141,8 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     context = min(target.limits.context, trained)
     quant, dtype = (None, "auto") if isinstance(model, Gguf) else (draft_quant(options), options.dtype)
     alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
-                    kv="bf16", kv_place="auto", vram=everything if on_gpu else None)
+                    kv="bf16", kv_place="auto", vram=everything if on_gpu else None,
+                    tree=looked_at(min(target.limits.tree, Nodes.LARGEST + 1)))
     draft, _ = _engine(model, alone, interrupt.requested)
     kind = draft_format(options) if options.draft_kv in BITS else options.draft_kv
     return [ModelExpander(sighted(draft, trained, target.limits.context, kind), fitting)]

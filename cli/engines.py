@@ -94,14 +94,14 @@ class Making:
         if self.options.context and device == CPU:
             check_resident(resident_weights(folder, self.options), footprint(folder.config, "bf16").kv_token, context,
                            free_memory(), folder.path)
-        layers, tied = config.num_hidden_layers, config.tie_word_embeddings
+        layers, tied, tree = config.num_hidden_layers, config.tie_word_embeddings, max(LARGEST_TREE, self.options.tree)
         if quant and device == CPU and instruction_set() != REFERENCE:
             weights = ResidentWeights(folder, layers, tied, Quantised(quant, "tile16", tied, CPU, torch.float32))
-            return self._kernels(config, weights, context, self.options.kv)
+            return self._kernels(config, weights, context, self.options.kv, tree)
         self._check_kv("quantised weights, on the CPU's kernels", "--kv bf16, or --quant int8")
         dtype = choose_dtype(self.options.dtype, *stored(folder))
         form: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
-        return self._torch(config, ResidentWeights(folder, layers, tied, form), context, device, dtype, quant)
+        return self._torch(config, ResidentWeights(folder, layers, tied, form), context, device, dtype, quant, tree)
 
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
@@ -119,7 +119,8 @@ class Making:
         if store.layout == "tile16":
             return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk,
                                  away(store, placed.place, atexit.register))
-        return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant)
+        return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant,
+                           max(LARGEST_TREE, self.options.tree))
 
     def _on_cuda(
         self, store: Store, config: PretrainedConfig, context: int, device: torch.device, quant: str | None,
@@ -167,7 +168,7 @@ class Making:
             raise WrongUsage(f"--kv {self.options.kv} needs {needed}.", hint=hint)
 
     def _kernels(
-        self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int = LARGEST_TREE,
+        self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int,
         chunk: int = 0, away: MakeBacking | None = None,
     ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
@@ -175,7 +176,7 @@ class Making:
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
-        quant: str | None, tree: int = LARGEST_TREE, cache: DenseCache | None = None,
+        quant: str | None, tree: int, cache: DenseCache | None = None,
     ) -> TorchEngine:
         """cache: where its room is planned."""
         tokens, kv = min(config.vocab_size, self.tokens), cache or DenseCache(config.num_hidden_layers)

@@ -133,8 +133,13 @@ def resident_weights(draft: Model, options: ModelOptions) -> int:
     return parameters(draft) * (4 if options.dtype == "fp32" or parameters(draft) < SMALL else 2)
 
 
+def looked_at(tree: int) -> int:
+    """Rows that a draft is given for trees of `tree` rows: most of those it evaluates are in none."""
+    return 4 * tree
+
+
 def kept_bytes(of: Footprint, trained: int, context: int, tree: int, kind: str, kv: str = "bf16") -> int:
     """A draft's keys and values, its passes' buffers, and its view of itself if it has one. kv: its format."""
     rows = seen(kind, context, trained)
     own = view_bytes(of, rows, tree) if not windowed(kind, context, trained) and stands(kind, rows) else 0
-    return of.kv_bytes(kv, rows, 2 * tree) + of.work_token * 2 * tree + own
+    return of.kv_bytes(kv, rows, 2 * looked_at(tree)) + of.work_token * 2 * tree + own

@@ -1,5 +1,6 @@
 """Keys and values on disk, alone and beside weights that stream: inside the ledger, the resident run's tokens in every tier."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,6 @@ import torch
 from cli.drafting import own, standing
 from cli.engines import Making
 from cli.models import ModelOptions
-from offload.kv_file import KvFile
 from offload.plan import Placement
 from offload.store import Store
 from offload.stream import Streamer
@@ -36,7 +36,7 @@ LENGTHS = [3_000, pytest.param(65_536, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
-def _chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def _chunk(monkeypatch: pytest.MonkeyPatch, at_exit: None) -> None:
     monkeypatch.setattr("cli.engines.prompt_chunk", lambda *given: CHUNK)
 
 
@@ -48,12 +48,22 @@ def entry(of: Placement, what: str) -> int:
     return next(entry.bytes for entry in of.ledger if entry.what == what)
 
 
-def away(of: Store, streams: bool) -> KernelEngine:
+@pytest.fixture
+def opened() -> Iterator[list[Streamer]]:
+    """What is closed at the end."""
+    made: list[Streamer] = []
+    yield made
+    for source in made:
+        source.close()
+
+
+def away(of: Store, streams: bool, opened: list[Streamer]) -> KernelEngine:
     """Its keys and values on disk; streams: in so little memory that three layers' weights do."""
     ram = ledger(of, DISK).bytes - 1 if streams else None
     made = Making(of, replace(DISK, ram=ram), VOCABULARY, lambda: False).engine()
     assert isinstance(made, KernelEngine)
     assert isinstance(made.source, Streamer)
+    opened.append(made.source)
     assert len(made.source.pinned) == (LAYERS - 3 if streams else LAYERS)
     return made
 
@@ -63,18 +73,12 @@ def cache(of: TreeEngine) -> OffloadedBlocks:
     return of.cache
 
 
-def close(made: KernelEngine) -> None:
-    assert isinstance(made.source, Streamer)
-    made.source.close()
-    backing = cache(made).backing
-    assert isinstance(backing, KvFile)
-    backing.close()
-
-
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_it_writes_what_the_resident_run_does_inside_the_ledger(store: Store, length: int, streams: bool) -> None:
-    made, resident, tokens = away(store, streams), engine(store, False), prompt(length)
+def test_it_writes_what_the_resident_run_does_inside_the_ledger(
+    store: Store, opened: list[Streamer], length: int, streams: bool
+) -> None:
+    made, resident, tokens = away(store, streams, opened), engine(store, False), prompt(length)
     whole = written(resident, Nothing(), tokens)
     assert written(made, Nothing(), tokens) == whole
     assert cache(made).backing.rows > length - 512
@@ -83,7 +87,6 @@ def test_it_writes_what_the_resident_run_does_inside_the_ledger(store: Store, le
     drafting = Grow(standing([ModelExpander(resident, Vocabulary(None)), Chains(), Recycled()],
                              ModelOptions(draft_kv="retrieval"), CONTEXT), CONTEXT)
     assert written(made, drafting, tokens) == whole
-    close(made)
 
 
 @pytest.fixture
@@ -95,8 +98,10 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(("kind", "below"), [("window", ()), ("retrieval", ("lookup",)), ("retrieval", ("draft", "lookup"))])
-def test_every_tier_above_it_writes_plain_decodings_text(store: Store, below: tuple[str, ...], kind: str) -> None:
-    made, resident = away(store, False), engine(store, False)
+def test_every_tier_above_it_writes_plain_decodings_text(
+    store: Store, opened: list[Streamer], below: tuple[str, ...], kind: str
+) -> None:
+    made, resident = away(store, False, opened), engine(store, False)
     small: list[Expander] = [ModelExpander(resident.forgetting(CONTEXT), Vocabulary(None))]  # type: ignore[attr-defined]
     others = [*(small if "draft" in below else []), *([Chains(), Recycled()] if "lookup" in below else [])]
     same = own(made, ModelOptions(drafts=("self",), draft_kv=kind), others)
@@ -107,11 +112,10 @@ def test_every_tier_above_it_writes_plain_decodings_text(store: Store, below: tu
     for turn in (tokens, tokens[:900], [*tokens[:1_200], *tokens[300:600]], tokens):
         assert written(made, drafting, turn, 30) == written(resident, Nothing(), turn, 30)
     assert same.view.choice.made > 3
-    close(made)
 
 
-def test_ctrl_c_in_mid_pass_leaves_it_as_it_was(store: Store) -> None:
-    made, tokens = away(store, True), prompt(2_000)
+def test_ctrl_c_in_mid_pass_leaves_it_as_it_was(store: Store, opened: list[Streamer]) -> None:
+    made, tokens = away(store, True, opened), prompt(2_000)
     whole = written(engine(store, False), Nothing(), tokens)
     for after in (2, LAYERS + 3, 3 * LAYERS + 1):
         calm, made.stop = made.stop, Stops(after)
@@ -119,20 +123,18 @@ def test_ctrl_c_in_mid_pass_leaves_it_as_it_was(store: Store) -> None:
             written(made, Nothing(), tokens)
         made.stop = calm
     assert written(made, Nothing(), tokens) == whole
-    close(made)
 
 
-def test_what_waits_for_the_disk_is_said(store: Store) -> None:
-    made = away(store, False)
+def test_what_waits_for_the_disk_is_said(store: Store, opened: list[Streamer]) -> None:
+    made = away(store, False, opened)
     written(made, Nothing(), prompt(2_000), 4)
     assert made.waited == cache(made).waited > 0
-    close(made)
 
 
-def test_a_choice_sees_the_rows_it_would_see_in_memory(store: Store) -> None:
+def test_a_choice_sees_the_rows_it_would_see_in_memory(store: Store, opened: list[Streamer]) -> None:
     """Means and queries are those of the same model in memory."""
     chosen = []
-    for target in (away(store, False), engine(store, False)):
+    for target in (away(store, False, opened), engine(store, False)):
         view = target.cache.view("retrieval")  # type: ignore[attr-defined]
         view.choice.of = Gather(rows=128, first=16, recent=32, stride=16)
         written(target, Nothing(), prompt(2_000), 4)

@@ -148,7 +148,7 @@ def test_a_draft_takes_memory_and_time(llama: Path, one_b: Path, specexec: Spece
     found = planned(specexec, str(llama), "--ram", "20GiB", "--draft", str(one_b))
     assert (without["ledger"]["draft"], without["draft"]) == (0, [])
     of = footprint(LLAMA_1B, "nf4")
-    assert found["ledger"]["draft"] == of.weights + of.kv_token * (8192 + 2 * TREE) + of.work_token * 2 * TREE
+    assert found["ledger"]["draft"] == of.weights + of.kv_token * (8192 + 8 * TREE) + of.work_token * 2 * TREE
     assert found["streamed_bytes"] > without["streamed_bytes"]
     assert all(cell["draft_seconds"] > 0 for cell in found["speculative"])
     assert not any(cell["draft_seconds"] for cell in without["speculative"])

@@ -149,7 +149,8 @@ def test_ctrl_c_where_python_drops_it_comes_again() -> None:
 
 def test_ctrl_c_while_loading_is_quiet() -> None:
     process = start("run", "Once")
-    time.sleep(1.0)
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8"):
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.strip()) == (130, b"", b"")
