@@ -3,11 +3,12 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from cli.engines import STORE_CONTEXT, Making
 from cli.main import main
@@ -28,6 +29,14 @@ class Ran(NamedTuple):
 
 
 Specexec = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A small model, once opened, leaves this process one."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
