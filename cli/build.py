@@ -6,13 +6,13 @@ from importlib.metadata import version
 
 import torch
 
-from cli import fit, kv_file
+from cli import cache_file, fit
+from cli.cache_file import CacheFile
 from cli.codec import Codec
 from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
 from cli.identity import weights
 from cli.interrupt import Interrupt
-from cli.kv_file import KvFile
 from cli.ledger import STORE_CONTEXT, draft_bytes, draft_format, looked_at, positions, sizes, view_bytes
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.pulse import Pulse
@@ -48,7 +48,7 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     """Loads the target and what drafts for it."""
     model = opened(find(options.model, "target"))
     if options.cache:
-        kv_file.check(options.cache.resolve(), model)
+        cache_file.check(options.cache.resolve(), model)
     names = resolve(options)
     context = positions(admit(model.config), options.context, STORE_CONTEXT)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
@@ -68,13 +68,13 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
                    _kept(model, options, engine, interrupt))
 
 
-def _kept(model: Model, options: ModelOptions, engine: TreeEngine, interrupt: Interrupt) -> KvFile | None:
+def _kept(model: Model, options: ModelOptions, engine: TreeEngine, interrupt: Interrupt) -> CacheFile | None:
     """Raises WrongUsage for an engine whose rows no file holds."""
     if options.cache is None:
         return None
     made = {"specexec": version("specexec"), "weights": weights(model.path)[:16], "quant": options.quant or "as stored",
             "arithmetic": engine.arithmetic if isinstance(engine, WeightsEngine) else ""}
-    return KvFile(options.cache.resolve(), engine, made, lambda text: note(text, options.quiet), interrupt.requested)
+    return CacheFile(options.cache.resolve(), engine, made, lambda text: note(text, options.quiet), interrupt.requested)
 
 
 def _kv(engine: TreeEngine) -> str:

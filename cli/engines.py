@@ -34,6 +34,7 @@ from specexec.engines.quant_linear import check_cuda
 from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
+from specexec.kernels import memory
 from specexec.kernels.library import REFERENCE, instruction_set
 from specexec.kv.backing import MakeBacking
 from specexec.kv.dense import DenseCache
@@ -96,12 +97,13 @@ class Making:
                            free_memory(), folder.path)
         layers, tied, tree = config.num_hidden_layers, config.tie_word_embeddings, max(LARGEST_TREE, self.options.tree)
         if quant and device == CPU and instruction_set() != REFERENCE:
-            weights = ResidentWeights(folder, layers, tied, Quantised(quant, "tile16", tied, CPU, torch.float32))
+            form = Quantised(quant, "tile16", tied, CPU, torch.float32)
+            weights = ResidentWeights(folder, layers, tied, form, memory.together)
             return self._kernels(config, weights, context, self.options.kv, tree)
         self._check_kv("quantised weights, on the CPU's kernels", "--kv bf16, or --quant int8")
         dtype = choose_dtype(self.options.dtype, *stored(folder))
-        form: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
-        return self._torch(config, ResidentWeights(folder, layers, tied, form), context, device, dtype, quant, tree)
+        other: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
+        return self._torch(config, ResidentWeights(folder, layers, tied, other), context, device, dtype, quant, tree)
 
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant

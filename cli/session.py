@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from cli.cache_file import CacheFile
 from cli.codec import Codec
 from cli.interrupt import Interrupt
-from cli.kv_file import KvFile
 from cli.pulse import Pulse
 from offload.convert import size
 from offload.stream import Streaming
@@ -61,7 +61,7 @@ class Session:
     longest: int = 0  # positions that the model was trained on
     position_bytes: int = 0  # of the KV cache
     smaller_kv: str | None = None  # what to say of its format, where nobody asked for it
-    kept: KvFile | None = None
+    kept: CacheFile | None = None
 
     @property
     def context(self) -> int:

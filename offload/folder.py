@@ -18,6 +18,9 @@ LAYERS, EMBEDDING, HEAD = "model.layers.", "model.embed_tokens.weight", "lm_head
 Form = Callable[[str, torch.Tensor], Mapping[str, torch.Tensor]]
 """form(published name, tensor): the tensors it becomes, by name."""
 
+Hold = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
+"""hold(tensors of a layer, or of what is no layer): the same ones, wherever they are to stay."""
+
 
 def json_object(path: Path) -> dict[str, Any]:
     """Of a file of a published model. Raises DamagedFiles."""
@@ -93,7 +96,7 @@ class ResidentWeights:
     missing.
     """
 
-    def __init__(self, folder: Folder, layers: int, tied: bool, form: Form) -> None:
+    def __init__(self, folder: Folder, layers: int, tied: bool, form: Form, hold: Hold = dict) -> None:
         self.folder = folder
         self._layers: list[dict[str, torch.Tensor]] = [{} for _ in range(layers)]
         self._resident: dict[str, torch.Tensor] = {}
@@ -102,6 +105,9 @@ class ResidentWeights:
                 for made, form_of_it in form(name, tensor).items():
                     self._keep(made, form_of_it)
         self._check({EMBEDDING, "model.norm.weight"} | (set() if tied else {HEAD}))
+        self._resident = hold(self._resident)
+        for index, tensors in enumerate(self._layers):
+            self._layers[index] = hold(tensors)
 
     def _check(self, wanted: set[str]) -> None:
         inner = set().union(*self._layers)

@@ -3,4 +3,4 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as specexec.__main__
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as specexec.__main__

@@ -12,7 +12,8 @@ from tests.benchmarks.machine import Machine
 from tests.benchmarks.peers import Arm, Copies, clones, peers
 from tests.benchmarks.timing import alternate
 
-OURS = {f"{kind} {bits}": (kind, bits) for kind in ("nf4", "int8") for bits in (8, 16)}
+KINDS = ("nf4", "int8", "q4_0", "q8_0")
+OURS = {f"{kind} {bits}": (kind, bits) for kind in KINDS for bits in (8, 16)}
 ALL_N = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 SHAPES = {(4096, 4096): ALL_N, (8192, 8192): ALL_N, (28672, 8192): (1, 8)}  # rows, columns: tokens
 AS_PROTOTYPE = 0.85  # of its rate, the least that counts as reaching it: its scales and its activations are simpler
@@ -59,7 +60,7 @@ class Cell:
 def packed(kind: str, rows: int, columns: int) -> Packed:
     """Random codes and a scale that keeps products small."""
     codes, scales = shapes(kind, "tile16", rows, columns)
-    low, high, dtype = (0, 256, torch.uint8) if kind == "nf4" else (-127, 128, torch.int8)
+    low, high, dtype = (0, 256, torch.uint8) if kind in ("nf4", "q4_0") else (-127, 128, torch.int8)
     return Packed(kind, "tile16", rows, columns, torch.randint(low, high, codes, dtype=dtype),
                   torch.full(scales, 0.01, dtype=torch.float16))
 
@@ -94,7 +95,7 @@ def quantise(x: torch.Tensor, bits: int) -> Arm:
 
 def measure(machine: Machine, rows: int, columns: int, counts: Sequence[int], rounds: int) -> tuple[list[Cell], list[str]]:
     """(a cell for each n, what is to be said of other people's)."""
-    mine = {kind: Copies(first := packed(kind, rows, columns), first.nbytes, again) for kind in ("nf4", "int8")}
+    mine = {kind: Copies(first := packed(kind, rows, columns), first.nbytes, again) for kind in KINDS}
     found, notes = peers(rows, columns)
     nbytes = {name: mine[kind].nbytes for name, (kind, _) in OURS.items()}
     nbytes |= {name: peer.weights.nbytes for name, peer in found.items()}

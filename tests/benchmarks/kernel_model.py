@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, PretrainedConfig
 
 from specexec.engines.kernel_engine import KernelEngine
-from specexec.kernels import table
+from specexec.kernels import memory, table
 from specexec.tree import DraftTree
 from tests.benchmarks.kernel_linear import packed
 from tests.benchmarks.machine import Machine
@@ -57,7 +57,8 @@ class Random:
         self._width = width
         self._layers = [self._layer() for _ in range(config.num_hidden_layers)]
         self._resident = {"model.embed_tokens.weight": torch.randn(config.vocab_size, width).bfloat16(),
-                          "model.norm.weight": torch.ones(width), **self._matrix("lm_head", "int8", config.vocab_size, width)}
+                          "model.norm.weight": torch.ones(width),
+                          **memory.together(self._matrix("lm_head", "int8", config.vocab_size, width))}
 
     def _matrix(self, name: str, kind: str, rows: int, columns: int) -> dict[str, torch.Tensor]:
         made = packed(kind, rows, columns)
@@ -67,7 +68,7 @@ class Random:
         tensors = {f"{name}_layernorm.weight": torch.ones(self._width) for name in ("input", "post_attention")}
         for name, shape in self._shapes.items():
             tensors |= self._matrix(name, "nf4", *shape)
-        return tensors
+        return memory.together(tensors)
 
     def resident(self) -> Mapping[str, torch.Tensor]:
         return self._resident

@@ -14,6 +14,7 @@ from offload.folder import Folder, ResidentWeights
 from offload.form import Plain
 from specexec.engines.families import admit
 from specexec.engines.torch_engine import TorchEngine
+from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.kv.dense import DenseCache
 from specexec.roles import Engine, WeightSource
 from specexec.vocabulary import Vocabulary, match
@@ -57,13 +58,13 @@ class Pair:
     eos: frozenset[int]
 
 
-def engine(folder: Path, vocabulary: int, sigma: float = 0.0) -> TorchEngine:
-    """The folder's model in fp32 on the CPU, its weights perturbed by `sigma`."""
+def engine(folder: Path, vocabulary: int, sigma: float = 0.0, tree: int = LARGEST_TREE) -> TorchEngine:
+    """The folder's model in fp32 on the CPU, its weights perturbed by `sigma`. tree: rows of the largest."""
     config = admit(Folder(folder).config)
     layers = config.num_hidden_layers
     source: WeightSource = ResidentWeights(Folder(folder), layers, config.tie_word_embeddings, Plain(CPU, torch.float32))
     source = Perturbed(source, layers, sigma) if sigma else source
-    return TorchEngine(config, source, DenseCache(layers), vocabulary, CPU, torch.float32)
+    return TorchEngine(config, source, DenseCache(layers), vocabulary, CPU, torch.float32, largest_tree=tree)
 
 
 def ends(folder: Path) -> frozenset[int]:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from cli.ledger import looked_at
 from specexec.bundled.corpus import read_stories
+from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.vocabulary import Vocabulary
 from tests.benchmarks.lab.remembered import Remembered
 from tests.benchmarks.pair import BUNDLED, ROOT, Pair, ends, engine
@@ -39,7 +41,7 @@ def prepare(name: str, chosen: argparse.Namespace) -> Prepared:
     codec = Tokenizer.from_file(str(TARGETS[name] / "tokenizer.json"))
     stories = [codec.encode(" ".join(text.split()[:WORDS])).ids for text in read_stories(STORIES)["dev"]]
     target, end = engine(TARGETS[name], max(codec.get_vocab().values()) + 1), ends(TARGETS[name])
-    draft = engine(BUNDLED / "draft", target.limits.vocabulary) if name == "bundled" else None
+    draft = engine(BUNDLED / "draft", target.limits.vocabulary, tree=looked_at(LARGEST_TREE)) if name == "bundled" else None
 
     def pair() -> Pair:
         return Pair(target, draft or Remembered(target.limits), Vocabulary(None), end)

@@ -41,7 +41,7 @@ def check(path: Path, model: Model) -> None:
         raise Refused(f"--cache {path} cannot be read: {error.strerror}.", hint=ELSEWHERE) from error
 
 
-class KvFile:
+class CacheFile:
     """Of one target. made: what its rows depend on. say: told a line. stop: whether to leave off what takes long."""
 
     def __init__(self, path: Path, target: object, made: Facts, say: Callable[[str], None], stop: Callable[[], bool]) -> None:
