@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from specexec.engines.device import DTYPES
 from specexec.formats import HALVES, KINDS, Packed, dequantise, shapes
-from specexec.kernels import library, linear, sources
+from specexec.kernels import library, linear, memory, sources
 
 ROWS, COLUMNS = 4096, 14336  # of a matrix of an 8B model
 TORCH_ROWS = 512  # of a matrix that torch multiplies, which is slow
@@ -78,13 +78,13 @@ def _multiply(x: torch.Tensor, matrices: Iterator[torch.Tensor]) -> torch.Tensor
 
 
 def _copies(kind: str, layout: str, rows: int, columns: int, weights: int) -> list[Packed]:
-    """Random codes, and a scale that keeps products small."""
+    """Random codes, and a scale that keeps products small; in huge pages, as a model's are."""
     codes, scales = shapes(kind, layout, rows, columns)
     low, high = (0, 256) if kind in HALVES else (-127, 128)
-    first = Packed(kind, layout, rows, columns, torch.randint(low, high, codes, dtype=KINDS[kind]),
-                   torch.full(scales, 0.01, dtype=torch.float16))
-    more = range(_more(first.nbytes, weights))
-    return [first, *(Packed(kind, layout, rows, columns, first.codes.clone(), first.scales.clone()) for _ in more)]
+    drawn = {"codes": torch.randint(low, high, codes, dtype=KINDS[kind]),
+             "scales": torch.full(scales, 0.01, dtype=torch.float16)}
+    nbytes = sum(tensor.nbytes for tensor in drawn.values())
+    return [Packed(kind, layout, rows, columns, **memory.together(drawn)) for _ in range(1 + _more(nbytes, weights))]
 
 
 def _more(nbytes: int, weights: int) -> int:
