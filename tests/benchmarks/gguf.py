@@ -1,6 +1,6 @@
 """Tokens a second of a GGUF file: ours beside llama-cpp-python's own greedy loop and its prompt-lookup drafting, by turns.
 
-    python -m tests.benchmarks.gguf FILE.gguf [--draft NAME] [-n 64] [-r 5] [--alike]
+    python -m tests.benchmarks.gguf FILE.gguf [--draft NAME] [-n 64] [-r 5] [--alike] [--no-lookup]
 
 All arms write greedily after the same ids, with the same threads; the context is dropped before each answer. Ours with
 --budget auto is one session, which learns what pays. llama-cpp-python's own loops have its defaults (no flash attention),
@@ -29,6 +29,7 @@ from specexec.engines.llamacpp_context import BF16
 from specexec.sampling import Sampling
 
 Arm = Callable[[list[int], int], list[int]]
+LOOKED_UP = "llama-cpp-python, prompt lookup"
 LOOKUP = 10  # tokens that prompt lookup proposes, llama-cpp-python's default
 
 
@@ -67,13 +68,14 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=64)
     parser.add_argument("-r", type=int, default=5)
     parser.add_argument("--alike", action="store_true")
+    parser.add_argument("--no-lookup", action="store_true", help="without their prompt lookup: each arm has its own weights")
     given = parser.parse_args()
     of = Gguf(given.file)
     threads = 1 if of.parameters < TINY else torch.get_num_threads()
     context = min(2048, of.config["max_position_embeddings"])
     arms = {
         "llama-cpp-python": theirs(given.file, context, threads, False, given.alike),
-        "llama-cpp-python, prompt lookup": theirs(given.file, context, threads, True, given.alike),
+        **({} if given.no_lookup else {LOOKED_UP: theirs(given.file, context, threads, True, given.alike)}),
         "plain": ours(given.file, ("none",), context, 0),
         "auto": ours(given.file, tuple(given.draft or ["lookup"]), context, None),
     }

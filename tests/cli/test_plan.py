@@ -54,7 +54,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         products(cache, form)
     for layout in (LAYOUT, "rowmajor"):
         for bits in (16, 8, 4) if layout == "tile16" else (16,):
-            quick_one = partial(attention_rate.rates, layout, rows=256, seconds=0.01, bits=bits)
+            quick_one = partial(attention_rate.rates, layout, rows=256, seconds=0.01, bits=bits, together=2**22)
             attention(cache, Arithmetic(attention_rate.name(layout, bits), quick_one))
     return home
 

@@ -51,7 +51,7 @@ def test_attention_is_timed_over_every_format(bits: int, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(attention, "attend", seen)
     monkeypatch.setattr(attention_rate, "median", lambda call, seconds: call() or 0.5)
-    found = attention_rate.rates("tile16", (1, 8), rows=256, seconds=0.0, bits=bits)
+    found = attention_rate.rates("tile16", (1, 8), rows=256, seconds=0.0, bits=bits, together=2**22)
     assert found == dict.fromkeys((1, 8), 2 * 2 * 2 * 256 * attention_rate.KV_HEADS * attention_rate.DIM)
     assert read == [(0, 256) if bits == 16 else (2, 0)] * 2
     assert len({attention_rate.name("tile16", of) for of in (16, 8, 4)}) == 3
