@@ -7,7 +7,6 @@ import torch
 
 from specexec.errors import ContextFull
 from specexec.kv.cache import TreeCache
-from specexec.prefix import common
 from specexec.roles import Limits, Reader
 from specexec.tree import ROOT, DraftTree
 
@@ -51,7 +50,7 @@ class TreeEngine(ABC):
 
     @property
     def missing(self) -> int:
-        kept = common(self.cache.tokens, self._tokens)
+        kept = self.cache.alike(self._tokens)
         left = self._tokens[kept:]
         return len(left) - (len(self.cache.branches.walk(left)) if kept == self.cache.length else 0)
 
@@ -94,7 +93,7 @@ class TreeEngine(ABC):
 
     def _walked(self) -> list[int]:
         """The rows of the tree that hold what the committed ones, cut where they hold something else, lack."""
-        kept = common(self.cache.tokens, self._tokens)
+        kept = self.cache.alike(self._tokens)
         if kept < self.cache.length:
             self.cache.truncate(kept)
         return self.cache.branches.walk(self._tokens[self.cache.length :])

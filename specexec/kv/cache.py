@@ -107,6 +107,9 @@ class TreeCache(Protocol):
     def tokens(self) -> Sequence[int]:
         """The committed token ids."""
 
+    def alike(self, tokens: Sequence[int]) -> int:
+        """How many of these it begins with. Asked again for the same object, it compares only what was added since."""
+
     @property
     def branches(self) -> Branches:
         """The rows of the tree evaluated last."""

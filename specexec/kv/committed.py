@@ -76,10 +76,11 @@ class Committed(Grown, ABC):
         if length < self.length:
             self.version += 1
             self.cuts.append(length)
-        del self._tokens[length:]
+        self._cut(length)
         self._branches = Branches()
         return self.length
 
     def reset(self, start: int) -> None:
         """Forgets everything; its first row will stand at `start`."""
-        self.start, self._tokens, self._branches = start, [], Branches()
+        self._cut(0)
+        self.start, self._branches = start, Branches()

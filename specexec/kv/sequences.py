@@ -133,7 +133,7 @@ class Sequences(Grown):
 
     def truncate(self, length: int) -> int:
         self.forget()
-        del self._tokens[length:]
+        self._cut(length)
         for sequence, held in enumerate(self._held):
             if held > self.length:
                 self.memory.cut(sequence, self.length)

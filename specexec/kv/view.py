@@ -10,6 +10,7 @@ from specexec.errors import WrongUsage
 from specexec.kv.attention import Partial
 from specexec.kv.cache import Branches, KVCache, Rows
 from specexec.kv.committed import Committed
+from specexec.prefix import common
 
 
 class Base(Protocol):
@@ -49,11 +50,21 @@ class View(ABC, Generic[Seen, Own]):
     def __init__(self, base: Seen, tail: Own) -> None:
         self.base, self._tail = base, tail
         self._version, self._seen, self._cuts = -1, 0, 0
+        self._asked: Sequence[int] = ()  # what `alike` was last asked for
+        self._agreed = 0  # of the base's tokens, those that it was found to begin with
 
     @property
     def tokens(self) -> Sequence[int]:
         tail = self._fresh()
         return [*self.base.tokens[: self._seen], *tail.tokens]
+
+    def alike(self, tokens: Sequence[int]) -> int:
+        tail = self._fresh()
+        known = self._agreed if tokens is self._asked else 0
+        if known < self._seen:
+            known += common(self.base.tokens[known : self._seen], tokens[known : self._seen])
+        self._asked, self._agreed = tokens, known
+        return known if known < self._seen else known + common(tail.tokens, tokens[known:])
 
     @property
     def branches(self) -> Branches:
@@ -102,5 +113,5 @@ class View(ABC, Generic[Seen, Own]):
 
     def _see(self, rows: int) -> None:
         """The view is to see the base's first `rows` rows, and nothing of its own."""
-        self._seen = rows
+        self._seen, self._agreed = rows, 0
         self._tail.reset(rows)

@@ -29,6 +29,7 @@ from tests.benchmarks.tier_passes import RETRIEVAL, WINDOW
 from tests.benchmarks.view_knowledge import blocks
 from tests.specexec.test_decode import Letters
 
+LAYERS = 24  # all but two do nothing, but that their keys and values are read: more of them than a processor keeps
 PASSAGE, BUDGET, WARM = 104, 64, 2  # tokens; nodes of a tree at the most; answers that only teach
 
 
@@ -47,7 +48,7 @@ class Recalled:
 
 def recalled(chosen: argparse.Namespace) -> list[Recalled]:
     with tempfile.TemporaryDirectory() as folder:
-        engine = quantised.engine(recall.save(Path(folder)), "int8", 16, vocabulary=recall.VOCABULARY)
+        engine = quantised.engine(recall.save(Path(folder), LAYERS), "int8", 16, vocabulary=recall.VOCABULARY)
     cells = []
     for context in chosen.recall:
         prompt, fact = recall.text(context, PASSAGE)

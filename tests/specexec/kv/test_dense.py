@@ -11,6 +11,7 @@ from specexec.errors import WrongUsage
 from specexec.kv import attention, dense
 from specexec.kv.cache import Branches, KVCache, Rows
 from specexec.kv.dense import DenseCache
+from specexec.prefix import common
 from specexec.tree import ROOT, ancestor_mask, depths
 
 LAYERS, HEADS, KV_HEADS, DIM = 2, 6, 2, 8
@@ -43,6 +44,7 @@ class Ledger:
         self.committed = torch.empty(LAYERS, 2, KV_HEADS, 0, DIM)
         self.tree = torch.empty(LAYERS, 2, KV_HEADS, 0, DIM)
         self.tokens: list[int] = []
+        self.asked = list(range(40))  # always the same object
 
     def normal(self, *shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=self.random)
@@ -87,12 +89,14 @@ class Ledger:
         assert list(self.cache.tokens) == self.tokens
         assert self.cache.length == len(self.tokens)
         assert len(self.cache.branches) == self.tree.shape[3]
+        assert self.cache.alike(self.asked) == common(self.tokens, self.asked)
 
 
 def over_a_view(ledger: Ledger) -> Ledger:
     """The ledger of a view over `ledger`'s cache."""
     above = Ledger(ledger.cache.view("full"), ledger.window, ledger.softcap, seed=1)
     above.committed, above.tokens = ledger.committed, list(ledger.tokens)
+    above.asked = [*ledger.tokens, *range(40)]
     return above
 
 
@@ -362,3 +366,18 @@ def test_a_cache_of_planned_rows_never_outgrows_them() -> None:
         cache.admit(range(length), range(-1, length - 1))
         cache.rebase(range(length))
         assert cache.nbytes == 2 * 2 * 40 * 8 * 4
+
+
+@makers
+def test_what_it_begins_with_is_found_again_after_a_cut(make: Callable[[int | None, float | None], Ledger]) -> None:
+    """The same object, asked for again: only what was added is compared, but never less than what has changed."""
+    ledger = make(None, None)
+    base = len(ledger.tokens)
+    ledger.commit(0, 1, 2, 3)
+    ledger.check()
+    ledger.truncate(base + 1)
+    ledger.check()
+    ledger.commit(7, 2, 3)
+    ledger.check()
+    ledger.truncate(0)
+    ledger.check()
