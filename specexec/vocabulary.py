@@ -1,7 +1,8 @@
 """Whether two tokenizers speak of the same tokens, and which id is which."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -14,8 +15,13 @@ class Vocabulary:
 
     of_target: torch.Tensor | None
 
-    def to_draft(self, token: int) -> int:
-        return token if self.of_target is None else int(self.of_target[token])
+    def to_draft(self, tokens: Sequence[int]) -> list[int]:
+        return list(tokens) if self.of_target is None else [self._ids[token] for token in tokens]
+
+    @cached_property
+    def _ids(self) -> list[int]:
+        assert self.of_target is not None
+        return [int(token) for token in self.of_target.tolist()]
 
     def to_target(self, logits: torch.Tensor) -> torch.Tensor:
         """Columns of fp32[n, draft's V] in the order of the target's ids."""

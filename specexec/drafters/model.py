@@ -59,7 +59,7 @@ class ModelExpander:
         tokens = setting.after(self._setting)
         self._evaluated = Evaluated() if tokens is None else self._evaluated.below(tokens)
         self._setting, self._row = setting, {}
-        self.engine.sync([self.vocabulary.to_draft(token) for token in setting.context[:-1]])
+        self.engine.sync(self.vocabulary.to_draft(setting.context[:-1]))
 
     @property
     def missing(self) -> int:
@@ -123,7 +123,7 @@ class ModelExpander:
 
     def _drafted(self, asked: Sequence[Asked]) -> DraftTree:
         rows = self._evaluated.rows
-        tokens = [self.vocabulary.to_draft(token) for token in [*(row.token for row in rows), *(new.path[-1] for new in asked)]]
+        tokens = self.vocabulary.to_draft([*(row.token for row in rows), *(new.path[-1] for new in asked)])
         parents = [*(row.parent for row in rows), *(new.parent for new in asked)]
         return DraftTree(tuple(tokens), tuple(parents), (0.0,) * len(tokens), (self.source,) * len(tokens))
 

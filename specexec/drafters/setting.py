@@ -8,6 +8,7 @@ import numpy as np
 from specexec.drafters.belief import Ids
 from specexec.noise import Noise
 from specexec.online import Vector
+from specexec.prefix import common
 from specexec.sampling import Penalties, Sampling
 
 
@@ -25,7 +26,7 @@ class Setting:
         if before is None or self.noise is not before.noise or self.sampling != before.sampling:
             return None
         length = len(before.context)
-        same = length < len(self.context) and list(self.context[:length]) == list(before.context)
+        same = length < len(self.context) and common(before.context, self.context) == length
         return self.context[length:] if same else None
 
     def position_below(self, depth: int) -> int:

@@ -34,12 +34,12 @@ class DraftRows:
     def __init__(self, engine: Engine, vocabulary: Vocabulary, context: Sequence[int]) -> None:
         self.engine, self.vocabulary = engine, vocabulary
         self.row: dict[int, int] = {}  # {node: row of the engine's tree}
-        engine.sync([vocabulary.to_draft(token) for token in context[:-1]])
+        engine.sync(vocabulary.to_draft(context[:-1]))
 
     def at(self, nodes: Sequence[int], tokens: Sequence[int], parents: Sequence[int]) -> torch.Tensor:
         """fp32[k, V] at `nodes`, whose parents were looked at before; tokens and parents are the whole tree's."""
         first = len(self.row)
         self.row.update({node: first + i for i, node in enumerate(nodes)})
         above = [ROOT if parents[node] == ROOT else self.row[parents[node]] for node in self.row]
-        tree = tree_of([self.vocabulary.to_draft(tokens[node]) for node in self.row], above)
+        tree = tree_of(self.vocabulary.to_draft([tokens[node] for node in self.row]), above)
         return self.vocabulary.to_target(evaluate(self.engine, tree, first))
