@@ -4,33 +4,19 @@ Live rows and columns come first in every matrix, in whole tiles and groups, and
 engine over these tensors has the large one's bits, where the expansion is exact.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
-
-import torch
-
 from offload.expansion import BIASED, NORMS, Expansion
-from offload.folder import EMBEDDING, HEAD
-from offload.piece import Piece
-from offload.published import NORM
+from offload.inside import Inside, Tensors
 from offload.store import Store
 from specexec.formats import GROUP, TILE
 
-Tensors = Mapping[str, torch.Tensor]
 
-
-class Live:
-    """Implements the engine's WeightSource over a store in layout tile16. config: of that model.
-
-    Raises what reading the store raises.
-    """
+class Live(Inside):
+    """Of a store in layout tile16."""
 
     def __init__(self, of: Expansion, store: Store) -> None:
-        self._of, self._store, small, large = of, store, of.small, of.large
+        small, large = of.small, of.large
         heads = small.kv_heads * (large.heads // large.kv_heads)
-        self.config: dict[str, Any] = {
+        config = {
             **of.described(), "hidden_size": of.live, "intermediate_size": small.ffn, "num_attention_heads": heads,
             "num_key_value_heads": small.kv_heads, "num_hidden_layers": small.layers, "vocab_size": small.vocabulary,
             "rms_norm_eps": of.folder.config["rms_norm_eps"],
@@ -39,31 +25,17 @@ class Live:
         self._sizes = {"self_attn.q_proj": (q, of.live), "self_attn.k_proj": (kv, of.live), "self_attn.v_proj": (kv, of.live),
                        "self_attn.o_proj": (of.live, q), "mlp.gate_proj": (small.ffn, of.live),
                        "mlp.up_proj": (small.ffn, of.live), "mlp.down_proj": (of.live, small.ffn)}
-        head = Piece.of(store, store.head).load()
-        self._embedding = of.weights[EMBEDDING].bfloat16().float().repeat(1, of.live // small.width)
-        self._resident = {NORM: self._norm(head[NORM]), **_first(head, HEAD.removesuffix(".weight"), small.vocabulary, of.live)}
-        self._layers = [self._layer(place) for place in of.places]
+        super().__init__(of, store, config, copies=of.live // small.width)
 
-    def resident(self) -> Tensors:
-        return self._resident
+    def _head(self, held: Tensors) -> Tensors:
+        return _first(held, "lm_head", self._of.small.vocabulary, self._of.live)
 
-    def embed(self, tokens: Sequence[int]) -> torch.Tensor:
-        return self._embedding[torch.tensor(tokens)]
-
-    @contextmanager
-    def layer(self, index: int) -> Iterator[Tensors]:
-        yield self._layers[index]
-
-    def _layer(self, place: int) -> Tensors:
-        held = Piece.of(self._store, self._store.layers[place]).load()
+    def _layer(self, index: int, held: Tensors) -> Tensors:
         made = {f"{name}.weight": self._norm(held[f"{name}.weight"]) for name in NORMS}
         for name, sizes in self._sizes.items():
             made |= _first(held, name, *sizes)
         biases = {f"{name}.bias": self._sizes[name][0] for name in BIASED if f"{name}.bias" in held}
         return {**made, **{name: held[name][:rows].clone() for name, rows in biases.items()}}
-
-    def _norm(self, large: torch.Tensor) -> torch.Tensor:
-        return large[: self._of.live] / math.sqrt(self._of.live / self._of.large.width)
 
 
 def _first(held: Tensors, name: str, rows: int, columns: int) -> Tensors:

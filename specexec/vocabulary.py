@@ -21,7 +21,8 @@ class Vocabulary:
     @cached_property
     def _ids(self) -> list[int]:
         assert self.of_target is not None
-        return [int(token) for token in self.of_target.tolist()]
+        ids: list[int] = self.of_target.tolist()
+        return ids
 
     def to_target(self, logits: torch.Tensor) -> torch.Tensor:
         """Columns of fp32[n, draft's V] in the order of the target's ids."""

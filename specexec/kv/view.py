@@ -34,6 +34,8 @@ class Base(Protocol):
     @property
     def length(self) -> int: ...
 
+    def alike(self, tokens: Sequence[int]) -> int: ...
+
     def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial: ...
 
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
@@ -50,8 +52,6 @@ class View(ABC, Generic[Seen, Own]):
     def __init__(self, base: Seen, tail: Own) -> None:
         self.base, self._tail = base, tail
         self._version, self._seen, self._cuts = -1, 0, 0
-        self._asked: Sequence[int] = ()  # what `alike` was last asked for
-        self._agreed = 0  # of the base's tokens, those that it was found to begin with
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -59,12 +59,8 @@ class View(ABC, Generic[Seen, Own]):
         return [*self.base.tokens[: self._seen], *tail.tokens]
 
     def alike(self, tokens: Sequence[int]) -> int:
-        tail = self._fresh()
-        known = self._agreed if tokens is self._asked else 0
-        if known < self._seen:
-            known += common(self.base.tokens[known : self._seen], tokens[known : self._seen])
-        self._asked, self._agreed = tokens, known
-        return known if known < self._seen else known + common(tail.tokens, tokens[known:])
+        tail, kept = self._fresh(), min(self.base.alike(tokens), self._seen)
+        return kept if kept < self._seen else kept + common(tail.tokens, tokens[kept:])
 
     @property
     def branches(self) -> Branches:
@@ -113,5 +109,5 @@ class View(ABC, Generic[Seen, Own]):
 
     def _see(self, rows: int) -> None:
         """The view is to see the base's first `rows` rows, and nothing of its own."""
-        self._seen, self._agreed = rows, 0
+        self._seen = rows
         self._tail.reset(rows)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from specexec.formats import Packed, shapes
+from specexec.formats import HALVES, KINDS, Packed, shapes
 from specexec.kernels import linear, table
 from tests.benchmarks.machine import Machine
 from tests.benchmarks.peers import Arm, Copies, clones, peers
 from tests.benchmarks.timing import alternate
 
-KINDS = ("nf4", "int8", "q4_0", "q8_0")
 OURS = {f"{kind} {bits}": (kind, bits) for kind in KINDS for bits in (8, 16)}
 ALL_N = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 SHAPES = {(4096, 4096): ALL_N, (8192, 8192): ALL_N, (28672, 8192): (1, 8)}  # rows, columns: tokens
@@ -60,8 +59,8 @@ class Cell:
 def packed(kind: str, rows: int, columns: int) -> Packed:
     """Random codes and a scale that keeps products small."""
     codes, scales = shapes(kind, "tile16", rows, columns)
-    low, high, dtype = (0, 256, torch.uint8) if kind in ("nf4", "q4_0") else (-127, 128, torch.int8)
-    return Packed(kind, "tile16", rows, columns, torch.randint(low, high, codes, dtype=dtype),
+    low, high = (0, 256) if kind in HALVES else (-127, 128)
+    return Packed(kind, "tile16", rows, columns, torch.randint(low, high, codes, dtype=KINDS[kind]),
                   torch.full(scales, 0.01, dtype=torch.float16))
 
 
