@@ -4,7 +4,9 @@ An upper nibble, rounded, and a lower one, the error of the first in sixteenths 
 channel of a group, values per token, in fp16.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -16,9 +18,9 @@ LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
 
 
 @dataclass(frozen=True)
-class Groups:
-    """One layer's. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte as group.h has them; lower: None for
-    four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256].
+class Coded(ABC):
+    """One layer's groups, their codes in some order. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte; lower:
+    None for four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256]: of keys scales and zeros, then of values.
     """
 
     upper: torch.Tensor
@@ -26,27 +28,52 @@ class Groups:
     scales: torch.Tensor
     head_dim: int
 
-    @classmethod
-    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int) -> "Groups":
-        dim = padded(head_dim)
-        codes = (kv_heads, capacity, GROUP * dim)
-        return cls(memory.zeros(codes, torch.uint8), memory.zeros(codes, torch.uint8) if bits == 8 else None,
-                   memory.zeros((kv_heads, capacity, 2 * dim + 2 * GROUP), torch.float16), head_dim)
-
     @property
     def capacity(self) -> int:
         return self.upper.shape[1]
 
     @property
+    def dim(self) -> int:
+        """Of a head, as it is filled up."""
+        return self.upper.shape[2] // GROUP
+
+    @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts())
 
-    def grown(self, capacity: int) -> "Groups":
+    def parts(self) -> list[torch.Tensor]:
+        """What there is of it."""
+        return [part for part in (self.upper, self.lower, self.scales) if part is not None]
+
+    def grown(self, capacity: int) -> Self:
         """A larger one with the same groups."""
-        larger = Groups.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8)
+        larger = self._empty(capacity)
         for old, new in zip(self.parts(), larger.parts(), strict=True):
             new[:, : self.capacity] = old
         return larger
+
+    @abstractmethod
+    def _empty(self, capacity: int) -> Self:
+        """One of that capacity, of zeros."""
+
+    @abstractmethod
+    def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
+        """fp32[kv_heads, last - first, dim]: of chunks first..last - 1 of `chunk` rows, whole tiles, by the upper nibbles."""
+
+
+@dataclass(frozen=True)
+class Groups(Coded):
+    """Codes as group.h has them."""
+
+    @classmethod
+    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int) -> Self:
+        dim = padded(head_dim)
+        codes = (kv_heads, capacity, GROUP * dim)
+        return cls(memory.zeros(codes, torch.uint8), memory.zeros(codes, torch.uint8) if bits == 8 else None,
+                   memory.zeros((kv_heads, capacity, 2 * dim + 2 * GROUP), torch.float16), head_dim)
+
+    def _empty(self, capacity: int) -> Self:
+        return self.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8)
 
     def struct(self, groups: int, bits: int, follows: bool, tiles: torch.Tensor | None = None) -> table.Quantised:
         """groups: that are there. bits: that are read. follows, tiles (int32[kv_heads, chosen]): as kernels.h has them."""
@@ -56,8 +83,7 @@ class Groups:
                                follows, at, chosen)
 
     def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
-        """fp32[kv_heads, last - first, dim]: of chunks first..last - 1 of `chunk` rows, whole tiles, by the upper nibbles."""
-        heads, dim = len(self.upper), self.upper.shape[2] // GROUP
+        heads, dim = len(self.upper), self.dim
         of = slice(first * chunk // GROUP, -(-last * chunk // GROUP))
         tiles = self.upper[:, of].view(heads, -1, 2, 2, 32 * dim)[:, :, :, 0].reshape(heads, -1, 8, dim // 8, 16, 4)
         halves = torch.stack(((tiles & 15).sum(4, dtype=torch.int32), (tiles >> 4).sum(4, dtype=torch.int32)), 4)
@@ -65,10 +91,6 @@ class Groups:
         means = (halves.flatten(3) / 16 * scale + zero).flatten(1, 2)  # of tiles
         start = of.start * GROUP // chunk
         return means.view(heads, -1, chunk // 16, dim).mean(2)[:, first - start : last - start]
-
-    def parts(self) -> list[torch.Tensor]:
-        """What there is of it."""
-        return [part for part in (self.upper, self.lower, self.scales) if part is not None]
 
 
 def nibbles(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ The query heads of one KV head are folded into its rows of queries, so K and V a
 """
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -61,9 +62,14 @@ def attend_part(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.T
     return Partial(torch.cat(outs, 1), torch.cat(sums, 1))
 
 
-def merge(a: Partial, b: Partial) -> torch.Tensor:
-    """Attention over two parts at once."""
+def join(a: Partial, b: Partial) -> Partial:
+    """Two parts as one, in fp32."""
     total = torch.logaddexp(a.log_sum_exp, b.log_sum_exp)
-    shares = ((part.log_sum_exp - total).exp().unsqueeze(-1) for part in (a, b))
+    shares = ((part.log_sum_exp - total).exp().nan_to_num(0.0).unsqueeze(-1) for part in (a, b))
     mixed = [part.out * share for part, share in zip((a, b), shares, strict=True)]
-    return (mixed[0] + mixed[1]).to(a.out.dtype)
+    return Partial(mixed[0] + mixed[1], total)
+
+
+def merge(*parts: Partial) -> torch.Tensor:
+    """Attention over all parts at once, in the dtype of the last."""
+    return reduce(join, parts).out.to(parts[-1].out.dtype)

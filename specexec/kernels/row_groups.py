@@ -1,0 +1,119 @@
+"""Keys and values in nibbles as torch and Triton read them, and attention over them in plain torch (hierarchical_triton.py's own).
+
+A group is 128 rows of keys, then 128 of values, dim/2 bytes a row: byte c holds channel c in its low nibble, c + dim/2 in its high one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Self
+
+import torch
+
+from specexec.kernels.hierarchical import GROUP, MIDDLE, SIXTEENTHS, Coded, nibbles
+from specexec.kv.attention import Partial, attend_part, join
+
+DECODED = 16  # groups that are numbers at a time
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""(keys, values)"""
+
+
+@dataclass(frozen=True)
+class RowGroups(Coded):
+    """On any device."""
+
+    @classmethod
+    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int, device: torch.device) -> Self:
+        """head_dim: even."""
+        codes = (kv_heads, capacity, GROUP * head_dim)
+        return cls(torch.zeros(codes, dtype=torch.uint8, device=device),
+                   torch.zeros(codes, dtype=torch.uint8, device=device) if bits == 8 else None,
+                   torch.zeros(kv_heads, capacity, 2 * head_dim + 2 * GROUP, dtype=torch.float16, device=device), head_dim)
+
+    def _empty(self, capacity: int) -> Self:
+        return self.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8, self.upper.device)
+
+    def put(self, first: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """k, v[kv_heads, groups * 128, head_dim] become the groups from `first` on."""
+        of, end = slice(first, first + k.shape[1] // GROUP), 2 * self.head_dim
+        for part, (x, along) in enumerate(((k, 2), (v, 3))):
+            upper, lower, scale, zero = nibbles(x.float().unflatten(1, (-1, GROUP)), along)
+            self._codes(self.upper)[:, of, part] = _packed(upper)
+            if self.lower is not None:
+                self._codes(self.lower)[:, of, part] = _packed(lower)
+            held = self.scales[:, of, end:] if part else self.scales[:, of, :end]
+            held[:] = torch.cat((scale.flatten(2), zero.flatten(2)), 2)
+
+    def decoded(self, first: int, last: int, bits: int) -> Pair:
+        """fp32 keys, values[kv_heads, rows, head_dim] of groups first..last - 1."""
+        codes = self._numbers(slice(first, last), bits)
+        keys, values = self.scales[:, first:last].float().split((2 * self.head_dim, 2 * GROUP), 2)
+        scale, zero = keys.unsqueeze(2).chunk(2, -1)
+        of_row, zero_of_row = values.unsqueeze(3).chunk(2, 2)
+        return ((codes[:, :, 0] * scale + zero).flatten(1, 2), (codes[:, :, 1] * of_row + zero_of_row).flatten(1, 2))
+
+    def picked(self, rows: torch.Tensor) -> Pair:
+        """fp32 keys, values[kv_heads, m, head_dim] of rows int64[kv_heads, m], by the upper nibbles."""
+        heads, group, row, end = torch.arange(len(rows), device=rows.device)[:, None], rows // GROUP, rows % GROUP, 2 * self.head_dim
+        scales, codes = self.scales[heads, group].float(), self._codes(self.upper)
+        keys, values = (_unpacked(codes[heads, group, part, row]) for part in (0, 1))
+        scale, zero = scales[..., :end].chunk(2, -1)
+        of_row, zero_of_row = (scales[..., end:].unflatten(2, (2, GROUP))[..., part, :] for part in (0, 1))
+        at = row.unsqueeze(2)
+        return keys * scale + zero, values * of_row.gather(2, at) + zero_of_row.gather(2, at)
+
+    def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
+        of = slice(first * chunk // GROUP, -(-last * chunk // GROUP))
+        means = _unpacked(self._codes(self.upper)[:, of, 0]).unflatten(2, (-1, chunk)).mean(3)
+        scale, zero = self.scales[:, of, None, : 2 * self.head_dim].float().chunk(2, -1)
+        start = of.start * GROUP // chunk
+        return (means * scale + zero).flatten(1, 2)[:, first - start : last - start]
+
+    def _codes(self, plane: torch.Tensor) -> torch.Tensor:
+        """uint8[kv_heads, capacity, 2, 128, head_dim / 2]"""
+        return plane.view(*plane.shape[:2], 2, GROUP, self.head_dim // 2)
+
+    def _numbers(self, of: slice, bits: int) -> torch.Tensor:
+        """fp32[kv_heads, groups, 2, 128, head_dim]: codes in steps."""
+        upper = _unpacked(self._codes(self.upper)[:, of])
+        if bits == 4:
+            return upper
+        assert self.lower is not None
+        return upper + (_unpacked(self._codes(self.lower)[:, of]) - MIDDLE) / SIXTEENTHS
+
+
+def _packed(codes: torch.Tensor) -> torch.Tensor:
+    low, high = codes.byte().chunk(2, -1)
+    return low | high << 4
+
+
+def _unpacked(packed: torch.Tensor) -> torch.Tensor:
+    """fp32, two codes a byte."""
+    return torch.cat((packed & 15, packed >> 4), -1).float()
+
+
+def reference(
+    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
+) -> Partial:
+    """Attention of scaled q[heads, n, head_dim] over the first `count` groups, some at a time. bits: 8, or 4: the upper nibbles.
+
+    first: int[n], the first position each query sees; None: all see all.
+    """
+    return reduce(join, _parts(q, groups, count, bits, first, softcap))
+
+
+def _parts(
+    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None, softcap: float | None,
+) -> Iterator[Partial]:
+    for at in range(0, count, DECODED):
+        k, v = (part.to(q.dtype) for part in groups.decoded(at, min(count, at + DECODED), bits))
+        yield attend_part(q, k, v, _bias(q, first, at * GROUP, k.shape[1]), softcap)
+
+
+def _bias(q: torch.Tensor, first: torch.Tensor | None, start: int, count: int) -> torch.Tensor:
+    """fp32[n, count] for keys at positions start..; none where all see all."""
+    if first is None:
+        return torch.zeros(q.shape[1], 0, device=q.device)
+    hidden = torch.arange(start, start + count, device=q.device) < first[:, None]
+    return torch.zeros(hidden.shape, device=q.device).masked_fill_(hidden, -torch.inf)
