@@ -36,7 +36,8 @@ from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
-from specexec.kv.hierarchical import BITS, HierarchicalCache
+from specexec.kv.hierarchical import HierarchicalCache
+from specexec.kv.quantised import BITS
 from specexec.roles import Drafter, Engine
 from specexec.vocabulary import Vocabulary, match
 

@@ -20,7 +20,8 @@ from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kv.cache import KVCache
-from specexec.kv.hierarchical import BITS, UPPER, HierarchicalCache, UpperView
+from specexec.kv.hierarchical import HierarchicalCache, UpperView
+from specexec.kv.quantised import BITS, UPPER
 from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
 from specexec.vocabulary import Vocabulary

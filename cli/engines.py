@@ -38,7 +38,7 @@ from specexec.kernels import memory
 from specexec.kernels.library import REFERENCE, instruction_set
 from specexec.kv.backing import MakeBacking
 from specexec.kv.dense import DenseCache
-from specexec.kv.hierarchical import BITS
+from specexec.kv.quantised import BITS
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from offload.measured import Measured
 from offload.outlook import Draft, Help, Outlook, ranked
 from specexec.engines import attention_rate, rate
 from specexec.kernels.library import why_not
-from specexec.kv.hierarchical import BITS
+from specexec.kv.quantised import BITS
 from specexec.kv.retrieval import KINDS
 
 MORE_MEMORY = 8 * 2**30

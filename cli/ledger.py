@@ -17,7 +17,7 @@ from offload.store import Store
 from offload.streamed import resident_bytes
 from specexec.engines.device import SMALL, choose_device
 from specexec.errors import WrongUsage
-from specexec.kv.hierarchical import BITS, UPPER
+from specexec.kv.quantised import BITS, UPPER
 from specexec.kv.retrieval import KINDS
 from specexec.kv.window import Sight
 

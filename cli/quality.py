@@ -9,7 +9,7 @@ import torch
 
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.kernels.hierarchical import GROUP
-from specexec.kv.hierarchical import BITS
+from specexec.kv.quantised import BITS
 from specexec.perplexity import nats
 
 FORMATS = ("bf16", *BITS)

@@ -18,8 +18,9 @@ from specexec.kernels.linear import Activations
 from specexec.kv.backing import BLOCK, KEPT, STEP, MakeBacking
 from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
-from specexec.kv.hierarchical import BITS, HierarchicalCache
+from specexec.kv.hierarchical import HierarchicalCache
 from specexec.kv.offloaded import OffloadedBlocks
+from specexec.kv.quantised import BITS
 from specexec.kv.window import BlockWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import depths

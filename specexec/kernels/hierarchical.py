@@ -19,8 +19,8 @@ LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
 
 @dataclass(frozen=True)
 class Coded(ABC):
-    """One layer's groups, their codes in some order. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte; lower:
-    None for four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256]: of keys scales and zeros, then of values.
+    """One layer's groups, their codes in some order. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte;
+    lower: None for four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256]: keys' scales and zeros, then values'.
     """
 
     upper: torch.Tensor

@@ -1,8 +1,8 @@
 """Attention over quantised groups on CUDA: codes become numbers in registers alone.   QuantSpec, Tiwari et al. 2025
 
-Scales go into the queries and the weights, so that what is multiplied are codes, which two bytes hold exactly: a code is a bit or
-four in a number whose exponent is fixed (128 and more in bf16, 1,024 in fp16), and what that adds is taken off each row's sum.
-The lower nibbles are a second product, of the same operand in sixteenths. row_groups.py has the layout and the reference.
+Scales go into the queries and the weights, so that what is multiplied are codes, which two bytes hold exactly: the last bits of
+a number whose exponent is fixed (128 and more in bf16, 1,024 in fp16). What that adds is taken off each row's sum. The lower
+nibbles are a second product, of the same operand in sixteenths. row_groups.py has the layout and the reference.
 """
 
 import torch
@@ -106,7 +106,7 @@ def _attend(
 def attend(
     q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
 ) -> Partial:
-    """As row_groups.reference has it; out in fp32. The scaled queries of a group of heads are one program's rows."""
+    """As row_groups.attend has it; out in fp32. The scaled queries of a group of heads are one program's rows."""
     kv_heads, dim, (heads, n) = len(groups.upper), groups.head_dim, q.shape[:2]
     rows, (of, held, base) = heads // kv_heads * n, OPERANDS[q.dtype]
     together = rows_together(rows)
@@ -118,7 +118,7 @@ def attend(
         asked, groups.upper, groups.upper if bits == 4 else groups.lower, groups.scales, asked if first is None else first,
         parts, sums, rows, n, count * GROUP, each * GROUP, groups.capacity, softcap or 0.0,
         HALF=dim // 2, D=max(16, triton.next_power_of_2(dim // 2)), M=together, N=KEYS, OF=of, BITS=held, BASE=base,
-        BOTH=bits == 8, WINDOWED=first is not None, CAPPED=softcap is not None, GROUP=GROUP, MIDDLE=MIDDLE, SIXTEENTHS=SIXTEENTHS,
-        num_warps=WARPS, num_stages=STAGES)
+        BOTH=bits == 8, WINDOWED=first is not None, CAPPED=softcap is not None,
+        GROUP=GROUP, MIDDLE=MIDDLE, SIXTEENTHS=SIXTEENTHS, num_warps=WARPS, num_stages=STAGES)
     out, total = joined(parts, sums)
     return Partial(out.view(heads, n, dim), total.view(heads, n))

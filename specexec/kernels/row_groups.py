@@ -1,11 +1,12 @@
-"""Keys and values in nibbles as torch and Triton read them, and attention over them in plain torch (hierarchical_triton.py's own).
+"""Keys and values in nibbles as torch and Triton read them, and attention over them.   QuantSpec, Tiwari et al. 2025
 
-A group is 128 rows of keys, then 128 of values, dim/2 bytes a row: byte c holds channel c in its low nibble, c + dim/2 in its high one.
+A group is 128 rows of keys, then 128 of values, of dim/2 bytes: byte c has channel c in its low nibble, c + dim/2 in the high.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
+from importlib.util import find_spec
 from typing import Self
 
 import torch
@@ -38,7 +39,7 @@ class RowGroups(Coded):
         """k, v[kv_heads, groups * 128, head_dim] become the groups from `first` on."""
         of, end = slice(first, first + k.shape[1] // GROUP), 2 * self.head_dim
         for part, (x, along) in enumerate(((k, 2), (v, 3))):
-            upper, lower, scale, zero = nibbles(x.float().unflatten(1, (-1, GROUP)), along)
+            upper, lower, scale, zero = nibbles(x.float().reshape(len(x), -1, GROUP, self.head_dim), along)
             self._codes(self.upper)[:, of, part] = _packed(upper)
             if self.lower is not None:
                 self._codes(self.lower)[:, of, part] = _packed(lower)
@@ -48,27 +49,34 @@ class RowGroups(Coded):
     def decoded(self, first: int, last: int, bits: int) -> Pair:
         """fp32 keys, values[kv_heads, rows, head_dim] of groups first..last - 1."""
         codes = self._numbers(slice(first, last), bits)
-        keys, values = self.scales[:, first:last].float().split((2 * self.head_dim, 2 * GROUP), 2)
-        scale, zero = keys.unsqueeze(2).chunk(2, -1)
-        of_row, zero_of_row = values.unsqueeze(3).chunk(2, 2)
+        scale, zero = self._of_channels(slice(first, last)).unsqueeze(2).chunk(2, -1)
+        of_row, zero_of_row = self._of_rows(slice(first, last)).unsqueeze(3).chunk(2, 2)
         return ((codes[:, :, 0] * scale + zero).flatten(1, 2), (codes[:, :, 1] * of_row + zero_of_row).flatten(1, 2))
 
     def picked(self, rows: torch.Tensor) -> Pair:
         """fp32 keys, values[kv_heads, m, head_dim] of rows int64[kv_heads, m], by the upper nibbles."""
-        heads, group, row, end = torch.arange(len(rows), device=rows.device)[:, None], rows // GROUP, rows % GROUP, 2 * self.head_dim
-        scales, codes = self.scales[heads, group].float(), self._codes(self.upper)
+        heads, group, row = torch.arange(len(rows), device=rows.device)[:, None], rows // GROUP, rows % GROUP
+        codes = self._codes(self.upper)
         keys, values = (_unpacked(codes[heads, group, part, row]) for part in (0, 1))
-        scale, zero = scales[..., :end].chunk(2, -1)
-        of_row, zero_of_row = (scales[..., end:].unflatten(2, (2, GROUP))[..., part, :] for part in (0, 1))
-        at = row.unsqueeze(2)
-        return keys * scale + zero, values * of_row.gather(2, at) + zero_of_row.gather(2, at)
+        scale, zero = self.scales[heads, group, : 2 * self.head_dim].float().chunk(2, -1)
+        of_row, zero_of_row = (self.scales[heads, group, 2 * self.head_dim + part * GROUP + row].float() for part in (0, 1))
+        return keys * scale + zero, values * of_row.unsqueeze(2) + zero_of_row.unsqueeze(2)
 
     def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
         of = slice(first * chunk // GROUP, -(-last * chunk // GROUP))
-        means = _unpacked(self._codes(self.upper)[:, of, 0]).unflatten(2, (-1, chunk)).mean(3)
-        scale, zero = self.scales[:, of, None, : 2 * self.head_dim].float().chunk(2, -1)
+        codes = _unpacked(self._codes(self.upper)[:, of, 0])
+        means = codes.view(*codes.shape[:2], -1, chunk, self.head_dim).mean(3)
+        scale, zero = self._of_channels(of).unsqueeze(2).chunk(2, -1)
         start = of.start * GROUP // chunk
         return (means * scale + zero).flatten(1, 2)[:, first - start : last - start]
+
+    def _of_channels(self, of: slice) -> torch.Tensor:
+        """fp32[kv_heads, groups, 2 * head_dim]: scales and zeros of keys."""
+        return self.scales[:, of, : 2 * self.head_dim].float()
+
+    def _of_rows(self, of: slice) -> torch.Tensor:
+        """fp32[kv_heads, groups, 256]: of values."""
+        return self.scales[:, of, 2 * self.head_dim :].float()
 
     def _codes(self, plane: torch.Tensor) -> torch.Tensor:
         """uint8[kv_heads, capacity, 2, 128, head_dim / 2]"""
@@ -93,13 +101,24 @@ def _unpacked(packed: torch.Tensor) -> torch.Tensor:
     return torch.cat((packed & 15, packed >> 4), -1).float()
 
 
-def reference(
+def attend(
     q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
 ) -> Partial:
-    """Attention of scaled q[heads, n, head_dim] over the first `count` groups, some at a time. bits: 8, or 4: the upper nibbles.
+    """Attention of scaled q[heads, n, head_dim] over the first `count` groups. bits: 8, or 4: the upper nibbles.
 
     first: int[n], the first position each query sees; None: all see all.
     """
+    if q.is_cuda and find_spec("triton"):
+        from specexec.kernels import hierarchical_triton
+
+        return hierarchical_triton.attend(q, groups, count, bits, first, softcap)
+    return reference(q, groups, count, bits, first, softcap)
+
+
+def reference(
+    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
+) -> Partial:
+    """The same in plain torch, some groups at a time."""
     return reduce(join, _parts(q, groups, count, bits, first, softcap))
 
 

@@ -80,6 +80,10 @@ class Committed(Grown, ABC):
         self._branches = Branches()
         return self.length
 
+    def border(self, length: int, held: int) -> int:
+        """What is left of its first `held` rows, a view's among them, when `length` are to be kept."""
+        return length
+
     def reset(self, start: int) -> None:
         """Forgets everything; its first row will stand at `start`."""
         self._cut(0)

@@ -66,11 +66,11 @@ class DenseCache(Committed):
         return keys.reshape(len(keys), last - first, chunk, -1).float().mean(2)
 
     def picked(self, layer: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(k, v)[kv_heads, m, dim] of rows int64[kv_heads, m]."""
+        """(k, v)[kv_heads, m, dim] of rows int64[kv_heads, m]; of any where those are beyond its buffers."""
         kv = self._kv[layer]
         assert kv is not None
-        heads = torch.arange(len(rows), device=kv.device)[:, None]
-        return kv[0][heads, rows.to(kv.device)], kv[1][heads, rows.to(kv.device)]
+        heads, at = torch.arange(len(rows), device=kv.device)[:, None], rows.to(kv.device).clamp(max=kv.shape[2] - 1)
+        return kv[0][heads, at], kv[1][heads, at]
 
     def _write(self, layer: int, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         end = self.held + rows.visible.shape[1]
@@ -106,7 +106,7 @@ class DenseCache(Committed):
                 "device": str(kv.device)}
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        return (as_bytes(head) for kv in self._kv if kv is not None for head in kv[:, :, : self.length].flatten(0, 1))
+        return (as_bytes(head) for kv in self._kv if kv is not None for head in kv[:, :, : self.held].flatten(0, 1))
 
     def _reserve(self, rows: int, form: Form) -> None:
         if form["layers"] != self.layers:

@@ -8,7 +8,8 @@ from specexec.kernels.attention import EIGHT, EIGHTS, ROWS
 from specexec.kernels.hierarchical import GROUP
 from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.choice import Gather
-from specexec.kv.hierarchical import BITS, UPPER, HierarchicalCache, border
+from specexec.kv.hierarchical import HierarchicalCache
+from specexec.kv.quantised import BITS, UPPER
 from specexec.kv.retrieval import Gathering
 
 
@@ -20,9 +21,6 @@ class UpperGathering(OverBlocks[HierarchicalCache], Gathering[HierarchicalCache,
             raise ValueError(f"chunks of {of.chunk} rows are no whole tiles of a group")
         super().__init__(base, BlockCache(base.layers, base.kv_heads, base.head_dim), of)
         self._held: list[object] = []  # what the kernels are pointed to
-
-    def truncate(self, length: int) -> int:
-        return super().truncate(border(length, self.length, self.base.start))
 
     def _see(self, rows: int) -> None:
         super()._see(rows)

@@ -36,6 +36,8 @@ class Base(Protocol):
 
     def alike(self, tokens: Sequence[int]) -> int: ...
 
+    def border(self, length: int, held: int) -> int: ...
+
     def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial: ...
 
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
@@ -88,6 +90,7 @@ class View(ABC, Generic[Seen, Own]):
 
     def truncate(self, length: int) -> int:
         tail = self._fresh()
+        length = self.base.border(length, self.length)
         if length >= self._seen:
             return tail.truncate(length - self._seen) + self._seen
         self._see(length)

@@ -27,7 +27,8 @@ from offload.plan import Demand
 from specexec.drafters.model import unread
 from specexec.engines import attention_rate, rate
 from specexec.engines.kernel_engine import KernelEngine
-from specexec.kv.hierarchical import BITS, UPPER, HierarchicalCache
+from specexec.kv.hierarchical import HierarchicalCache
+from specexec.kv.quantised import BITS, UPPER
 from specexec.kv.retrieval import KINDS
 from tests.benchmarks.kernel_model import Random
 from tests.benchmarks.quantspec import bf16, quantised, tokens

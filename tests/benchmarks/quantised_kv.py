@@ -24,7 +24,7 @@ from specexec.drafters.grow import Grow
 from specexec.drafters.growing import Lesson
 from specexec.drafters.same import Same
 from specexec.engines.kernel_engine import KernelEngine
-from specexec.kv.hierarchical import UPPER
+from specexec.kv.quantised import UPPER
 from specexec.sampling import Sampling
 from specexec.tree import ROOT
 from tests import quantised

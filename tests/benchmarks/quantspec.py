@@ -20,7 +20,8 @@ from specexec.drafters.model import unread
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.kernels.hierarchical import GROUP
 from specexec.kv.blocks import BlockCache
-from specexec.kv.hierarchical import UPPER, HierarchicalCache
+from specexec.kv.hierarchical import HierarchicalCache
+from specexec.kv.quantised import UPPER
 from tests.benchmarks.budget import interval
 from tests.benchmarks.kernel_model import Random
 from tests.benchmarks.tier_passes import SHAPE, chain, fill

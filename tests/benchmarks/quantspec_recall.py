@@ -20,7 +20,7 @@ from specexec.budget import Auto, Fixed
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.same import Same, SelfView
 from specexec.engines.kernel_engine import KernelEngine
-from specexec.kv.hierarchical import UPPER
+from specexec.kv.quantised import UPPER
 from specexec.roles import Budget, Drafter
 from tests import quantised, recall
 from tests.benchmarks.timing import elsewhere

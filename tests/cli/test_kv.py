@@ -17,7 +17,8 @@ from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander, unread
 from specexec.drafters.same import Same
 from specexec.kernels.hierarchical import GROUP
-from specexec.kv.hierarchical import BITS, HierarchicalCache, UpperView
+from specexec.kv.hierarchical import HierarchicalCache, UpperView
+from specexec.kv.quantised import BITS
 from specexec.tree import DraftTree
 from tests.cli.conftest import Specexec
 from tests.cli.test_errors import assert_refused
