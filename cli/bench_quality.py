@@ -27,7 +27,7 @@ from specexec.sampling import Sampling
 WINDOW = 2048  # tokens, or the model's context where that is less
 WRITTEN = 512  # of each text that the model writes itself
 MOST = 32768  # of files
-KERNELS = "--quality compares formats of keys and values that only the CPU's kernels read"
+KERNELS = "--quality compares formats of keys and values on the CPU's kernels alone"
 
 
 @dataclass(frozen=True)

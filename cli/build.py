@@ -36,8 +36,7 @@ from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kernels.library import instruction_set
-from specexec.kv.hierarchical import HierarchicalCache
-from specexec.kv.quantised import BITS
+from specexec.kv.quantised import BITS, Quantised
 from specexec.roles import Drafter, Engine
 from specexec.vocabulary import Vocabulary, match
 
@@ -80,8 +79,7 @@ def _kept(model: Model, options: ModelOptions, engine: TreeEngine, interrupt: In
 
 def _kv(engine: TreeEngine) -> str:
     """The format of its keys and values."""
-    bits = engine.cache.bits if isinstance(engine.cache, HierarchicalCache) else None
-    return next((name for name, of in BITS.items() if of == bits), "bf16")
+    return engine.cache.kind if isinstance(engine.cache, Quantised) else "bf16"
 
 
 def _smaller(kv: str, model: Model, context: int) -> str:

@@ -14,14 +14,12 @@ from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander
 from specexec.drafters.same import Same, SelfView
 from specexec.drafters.tier import Tier
-from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.llamacpp_engine import LlamacppEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kv.cache import KVCache
-from specexec.kv.hierarchical import HierarchicalCache, UpperView
-from specexec.kv.quantised import BITS, UPPER
+from specexec.kv.quantised import BITS, UPPER, Quantised, UpperHalf
 from specexec.kv.retrieval import Gathering
 from specexec.kv.window import Sliding
 from specexec.vocabulary import Vocabulary
@@ -59,8 +57,8 @@ def sighted(draft: TreeEngine, trained: int, context: int, kind: str) -> TreeEng
 
 def _quantised(draft: TreeEngine, trained: int, context: int, kv: str) -> TreeEngine:
     """The draft with keys and values of its own in that format."""
-    if not isinstance(draft, KernelEngine):
-        raise WrongUsage(f"--draft-kv {kv}: only a draft on the CPU's kernels keeps such a cache.", hint="--draft-kv auto")
+    if not isinstance(draft, WeightsEngine):
+        raise WrongUsage(f"--draft-kv {kv}: llama.cpp keeps a draft's cache in formats of its own.", hint="--draft-kv auto")
     if context > trained:
         raise WrongUsage(f"--draft-kv {kv}: the draft has learnt {trained:,} positions, and sees a window of {context:,}.",
                          hint="--draft-kv auto")
@@ -110,9 +108,9 @@ def _over(engine: WeightsEngine, vocabulary: Vocabulary, kind: str, others: Sequ
 def _view(cache: KVCache, kind: str) -> SelfView:
     """auto: all of a cache of eight bits in a half of them, or some rows of any other."""
     if kind == "auto":
-        kind = UPPER if isinstance(cache, HierarchicalCache) and cache.bits > BITS[UPPER] else "retrieval"
+        kind = UPPER if isinstance(cache, Quantised) and cache.bits > BITS[UPPER] else "retrieval"
     view = cache.view(kind)
-    assert isinstance(view, Gathering | UpperView)
+    assert isinstance(view, Gathering | UpperHalf)
     return view
 
 

@@ -31,7 +31,7 @@ from specexec.engines.device import DTYPES, choose_device, choose_dtype
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.quant_linear import check_cuda
-from specexec.engines.torch_engine import TorchEngine
+from specexec.engines.torch_engine import TorchEngine, kept
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels import memory
@@ -93,23 +93,21 @@ class Making:
         context = positions(config, self.options.context, config.max_position_embeddings)
         device, quant = choose_device(self.options.device), self.options.quant
         if self.options.context and device == CPU:
-            check_resident(resident_weights(folder, self.options), footprint(folder.config, "bf16").kv_token, context,
-                           free_memory(), folder.path)
+            position = footprint(folder.config, "bf16").kv_position("bf16" if self.options.kv == AUTO else self.options.kv)
+            check_resident(resident_weights(folder, self.options), position, context, free_memory(), folder.path)
         layers, tied, tree = config.num_hidden_layers, config.tie_word_embeddings, max(LARGEST_TREE, self.options.tree)
         if quant and device == CPU and instruction_set() != REFERENCE:
             form = Quantised(quant, "tile16", tied, CPU, torch.float32)
             weights = ResidentWeights(folder, layers, tied, form, memory.together)
             return self._kernels(config, weights, context, self.options.kv, tree)
-        self._check_kv("quantised weights, on the CPU's kernels", "--kv bf16, or --quant int8")
         dtype = choose_dtype(self.options.dtype, *stored(folder))
         other: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
-        return self._torch(config, ResidentWeights(folder, layers, tied, other), context, device, dtype, quant, tree)
+        cache = kept(config, self.options.kv, device, context)
+        return self._torch(config, ResidentWeights(folder, layers, tied, other), context, device, dtype, quant, tree, cache)
 
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
         context, device = positions(config, self.options.context, STORE_CONTEXT), store_device(store, self.options)
-        if device != CPU or store.layout != "tile16":
-            self._check_kv("layout tile16, on the CPU", f"--kv bf16, or specexec convert {store.path} --layout tile16")
         if device != CPU:
             return self._on_cuda(store, config, context, device, quant)
         if store.layout == "tile16" and instruction_set() == REFERENCE:
@@ -122,7 +120,7 @@ class Making:
             return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk,
                                  away(store, placed.place, atexit.register))
         return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant,
-                           max(LARGEST_TREE, self.options.tree))
+                           max(LARGEST_TREE, self.options.tree), kept(config, placed.kv, CPU, context))
 
     def _on_cuda(
         self, store: Store, config: PretrainedConfig, context: int, device: torch.device, quant: str | None,
@@ -135,19 +133,22 @@ class Making:
         lanes, tree = cuda(device), self.options.tree
         weights = open_device_stream(store, placed, lanes, dtype)
         atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
-        cache = of_device(config, context, 2 * tree, placed.place, lanes, dtype, atexit.register)
+        cache = of_device(config, placed.kv, context, 2 * tree, placed.place, lanes, dtype, atexit.register)
         return self._torch(config, weights, context, device, dtype, quant, tree, cache)
 
     def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
-        """--kv-place auto is the device, where that is enough. Raises TooLittleMemory."""
-        of, wanted = sizes(store), demand(context, self.options.tree, self.drafts, place=self.options.kv_place)
+        """--kv-place auto is the device, where that is enough; --kv auto is bf16. Raises TooLittleMemory."""
+        kv, place = "bf16" if self.options.kv == AUTO else self.options.kv, self.options.kv_place
+        if place == HOST and kv in BITS:
+            raise WrongUsage(f"--kv-place host keeps bf16 beside a device; --kv is {kv}.", hint="one of the two")
+        of, wanted = sizes(store), replace(demand(context, self.options.tree, self.drafts, place=place), kv=kv)
         cast = max(cast_bytes(store.spans(name), dtype) for name in store.layers)
         taken = on_device(store.config, of, wanted, dtype.itemsize, cast)
         placing = partial(plan_device, of, taken, self.options.ram or free_memory(), vram)
         try:
             return placing(wanted)
         except TooLittleMemory:
-            if self.options.kv_place == AUTO:
+            if place == AUTO and kv not in BITS:
                 with suppress(TooLittleMemory):
                     return placing(replace(wanted, place=HOST))
             raise
@@ -164,11 +165,6 @@ class Making:
         chunk = prompt_chunk(store, ram, least, tree, self.options.activations)
         return planned(of, ram, demand(context, tree, self.drafts, chunk, place), least.kv), chunk
 
-    def _check_kv(self, needed: str, hint: str) -> None:
-        """Raises WrongUsage for a format of keys and values that only our kernels read."""
-        if self.options.kv in BITS:
-            raise WrongUsage(f"--kv {self.options.kv} needs {needed}.", hint=hint)
-
     def _kernels(
         self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int,
         chunk: int = 0, away: MakeBacking | None = None,
@@ -178,8 +174,7 @@ class Making:
 
     def _torch(
         self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
-        quant: str | None, tree: int, cache: DenseCache | None = None,
+        quant: str | None, tree: int, cache: DenseCache,
     ) -> TorchEngine:
-        """cache: where its room is planned."""
-        tokens, kv = min(config.vocab_size, self.tokens), cache or DenseCache(config.num_hidden_layers)
-        return TorchEngine(config, weights, kv, tokens, device, dtype, self.stop, context, tree, quant=quant)
+        tokens = min(config.vocab_size, self.tokens)
+        return TorchEngine(config, weights, cache, tokens, device, dtype, self.stop, context, tree, quant=quant)

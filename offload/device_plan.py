@@ -1,11 +1,11 @@
 """What lives where on a machine with a device: in its memory, page-locked in the host's, or on disk. Pure, as plan.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from offload.errors import TooLittleMemory
-from offload.footprint import Footprint, kv_away
+from offload.footprint import KV_GROUP, Footprint, kv_away
 from offload.plan import DEVICE, HOST, PROGRAM, READER_BLOCK, SLOTS, Demand, Entry, Placement, gib, total
 
 CUDA = 768 * 2**20  # its context, cuBLAS's workspaces, bitsandbytes' kernels; published sizes, not measured here
@@ -57,14 +57,17 @@ def plan_device(of: Footprint, device: DeviceFootprint, ram: int, vram: int, dem
         raise _too_little(total(fixed) + ring * device.layer, vram, "GPU memory", "--vram")
     layers = (Entry("layers in GPU memory", held * device.layer), Entry("ring of GPU buffers", slots * device.layer))
     kept = device.kv_token * (demand.context + demand.tree) if demand.place == HOST else 0
-    return _on_host(of, ram, held, slots, (*fixed, *layers), kept)
+    return replace(_on_host(of, ram, held, slots, (*fixed, *layers), kept), kv=demand.kv)
 
 
 def _kv_entry(of: Footprint, device: DeviceFootprint, demand: Demand) -> Entry:
     if demand.place == HOST:
         return Entry("KV cache's part in GPU memory",
                      kv_away(device.kv_token, of.layers, demand.context, demand.tree, demand.tree))
-    return Entry("KV cache", device.kv_token * (demand.context + demand.tree))
+    if demand.kv == "bf16":
+        return Entry("KV cache", device.kv_token * (demand.context + demand.tree))
+    whole = demand.context // KV_GROUP * KV_GROUP
+    return Entry("KV cache", of.kv_position(demand.kv) * whole + device.kv_token * (2 * KV_GROUP + demand.tree))
 
 
 def _on_host(of: Footprint, ram: int, held: int, slots: int, vram: tuple[Entry, ...], kv: int) -> Placement:

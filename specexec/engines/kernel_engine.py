@@ -73,7 +73,6 @@ class KernelEngine(WeightsEngine):
         return other
 
     def keeping(self, kv: str) -> Self:
-        """Another one, over an empty cache of keys and values in that format."""
         return self.over(self._blocks(len(self.windows), self.limits, kv, None))
 
     def _window(self) -> KVCache:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Self
 
 import torch
 import transformers
@@ -11,12 +11,15 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from specexec.engines import attention
 from specexec.engines.angles import Angles
-from specexec.engines.device import ROUNDING
+from specexec.engines.device import QUANTISED, ROUNDING
 from specexec.engines.quant_linear import quantise_linears
 from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import Damaged, Interrupted
 from specexec.kv.cache import KVCache, Rows
+from specexec.kv.dense import DenseCache
+from specexec.kv.hierarchical_dense import HierarchicalDense
+from specexec.kv.quantised import BITS, Quantised
 from specexec.kv.window import DenseWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import ancestor_mask, depths
@@ -44,6 +47,20 @@ def check_whole(module: torch.nn.Module, where: str) -> None:
             raise Damaged(f"the model lacks {where}{name}.", hint="fetch the model again")
 
 
+def kept(
+    config: PretrainedConfig, kv: str, device: torch.device, most: int | None = None, tree: int | None = None,
+) -> DenseCache:
+    """An empty cache of a model's keys and values as int8 or int4, or for bf16 in the dtype they are computed in.
+
+    most, tree: positions, and rows of a pass and of those below it, where all of it is to be taken at once.
+    """
+    layers = config.num_hidden_layers
+    if kv not in BITS:
+        return DenseCache(layers) if most is None or tree is None else DenseCache(layers, rows=most + tree)
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return HierarchicalDense(layers, config.num_key_value_heads, dim, BITS[kv], device, most, tree)
+
+
 class _Run:
     """One forward's rows: implements attention.Run."""
 
@@ -65,6 +82,10 @@ class _Run:
         return Rows(self.positions, visible, first, self.parents, softcap, self.root)
 
 
+def _rounding(cache: KVCache, dtype: torch.dtype) -> float:
+    return (QUANTISED[cache.kind] if isinstance(cache, Quantised) else ROUNDING)[dtype]
+
+
 class TorchEngine(WeightsEngine):
     """Implements Engine with a transformers model.
 
@@ -78,7 +99,7 @@ class TorchEngine(WeightsEngine):
         context: int | None = None, largest_tree: int = LARGEST_TREE, quant: str | None = None,
     ) -> None:
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
-        super().__init__(source, cache, limits, ROUNDING[dtype], device)
+        super().__init__(source, cache, limits, _rounding(cache, dtype), device)
         self.stop, self.dtype = stop, dtype
         self._held = ExitStack()
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
@@ -87,6 +108,11 @@ class TorchEngine(WeightsEngine):
     @property
     def arithmetic(self) -> str:
         return f"transformers {transformers.__version__}, torch {torch.__version__}, {self.dtype} on {self.device}"
+
+    def keeping(self, kv: str) -> Self:
+        other = self.over(kept(self.model.config, kv, self.device))
+        other.rounding = _rounding(other.cache, self.dtype)
+        return other
 
     def _window(self) -> KVCache:
         return DenseWindow(len(self.model.model.layers), Angles(self.model.config).frequencies)

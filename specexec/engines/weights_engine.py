@@ -47,6 +47,10 @@ class WeightsEngine(TreeEngine):
         other.cache, other.passes, other._tokens = cache, 0, []
         return other
 
+    @abstractmethod
+    def keeping(self, kv: str) -> Self:
+        """Another one, over an empty cache of keys and values in that format: bf16, int8 or int4."""
+
     def forgetting(self, context: int) -> Self:
         """Another one, over a cache that keeps a window of a context that may be longer than the model has learnt."""
         other = self.over(self._window())
