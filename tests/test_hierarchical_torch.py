@@ -45,12 +45,11 @@ def written(
     return made.answer.ids, made.report.first_close_call
 
 
-def assert_same(of: Session, drafter: Grow, prompt: list[int], options: AnswerOptions, number: int = 0) -> int:
-    """How many ids there are before the first close call."""
-    ids, close = written(of, Nothing(), prompt, options, number)
-    found, _ = written(of, drafter, prompt, options, number)
+def assert_same(of: Session, drafter: Grow, prompt: list[int], options: AnswerOptions) -> None:
+    ids, close = written(of, Nothing(), prompt, options)
+    found, _ = written(of, drafter, prompt, options)
     assert found[:close] == ids[:close]
-    return len(ids[:close])
+    assert close is None or close > 4, "it was to say more than that"
 
 
 def test_it_is_what_was_asked_for() -> None:
@@ -62,28 +61,27 @@ def test_it_is_what_was_asked_for() -> None:
 
 
 @temperatures
-@pytest.mark.parametrize("budget", [4, 24, None])
+@pytest.mark.parametrize("budget", [4, None])
 def test_it_writes_what_plain_decoding_writes(budget: int | None, temperature: float, shared: Path) -> None:
-    """150 tokens from below a border: at least one group is made on the way."""
+    """60 tokens across a border."""
     of = session()
-    prompt, options = novel(of, shared, 500), AnswerOptions(Sampling(temperature), 7, budget, 150)
-    assert sum(assert_same(of, drafting(of, lookup=lookup), prompt, options) for lookup in (False, True)) > 100
+    prompt, options = novel(of, shared, 490), AnswerOptions(Sampling(temperature), 7, budget, 60)
+    assert_same(of, drafting(of, lookup=budget is None), prompt, options)
 
 
 @temperatures
 @pytest.mark.parametrize(("kv", "kind"), [("int8", "retrieval"), ("int8", "window"), ("int4", "auto")])
 def test_so_does_a_view_of_chosen_rows(kv: str, kind: str, temperature: float, shared: Path) -> None:
     of = session(kv)
-    assert_same(of, drafting(of, kind), novel(of, shared, 600), AnswerOptions(Sampling(temperature), 3, 24, 50))
+    assert_same(of, drafting(of, kind), novel(of, shared, 600), AnswerOptions(Sampling(temperature), 3, 24, 20))
 
 
 @temperatures
 def test_conversations_that_go_on_and_are_edited(temperature: float, shared: Path) -> None:
     """Turns that continue, cut within a group, within the buffer, at a border, far back, and come back to the first."""
-    of, options = session(), AnswerOptions(Sampling(temperature), 5, 24, 40)
-    first, other = novel(of, shared, 700), novel(of, shared, 200, 400_000)
-    turns = [first[:400], [*first[:440], *other[:30]], first, first[:650], first[: 5 * GROUP], [*first[:200], *other],
-             first[:130], [*other[:5], *first[:300]], first]
+    of, options = session(), AnswerOptions(Sampling(temperature), 5, 24, 15)
+    first, other = novel(of, shared, 400), novel(of, shared, 200, 400_000)
+    turns = [first[:270], [*first[:300], *other[:30]], first, first[:350], first[: 2 * GROUP], [*other, *first[:60]], first]
     drafter = drafting(of)
     found = [written(of, drafter, prompt, options, number)[0] for number, prompt in enumerate(turns)]
     for number, prompt in enumerate(turns):  # each as if it were the first

@@ -10,8 +10,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # By how much two logits of the same path, in passes of different widths, can move against each other: twice the largest
 # difference measured (tests/benchmarks/rounding.py); closer candidates may trade places.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.25, torch.float16: 0.04}
-# The same where keys and values are quantised: what rounds to another code is a step apart.
-QUANTISED = {"int8": ROUNDING, "int4": ROUNDING}
+# The same where keys and values are quantised (quantised_rounding.py there): what rounds to another code is a step apart.
+QUANTISED = {"int8": {torch.float32: 0.04, torch.bfloat16: 0.6, torch.float16: 0.1},
+             "int4": {torch.float32: 0.04, torch.bfloat16: 1.6, torch.float16: 0.5}}
 TINY = 50_000_000  # parameters
 SMALL = 500_000_000  # parameters; below this fp32 costs little and rounds least
 

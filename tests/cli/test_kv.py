@@ -1,6 +1,7 @@
 """--kv: what it takes, what the ledger says of it, and two lines for what cannot be."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cli.build import open_session
 from cli.interrupt import Interrupt
 from cli.ledger import draft_bytes, planned, sizes
+from cli.main import main
 from cli.models import TREE, ModelOptions, find, opened
 from offload.errors import TooLittleMemory
 from offload.footprint import KV_GROUP, Footprint, footprint
@@ -18,6 +20,7 @@ from specexec.drafters.model import ModelExpander, unread
 from specexec.drafters.same import Same
 from specexec.kernels.hierarchical import GROUP
 from specexec.kv.hierarchical import HierarchicalCache, UpperView
+from specexec.kv.hierarchical_dense import HierarchicalDense
 from specexec.kv.quantised import BITS
 from specexec.tree import DraftTree
 from tests.cli.conftest import Specexec
@@ -45,6 +48,36 @@ def test_one_text_for_every_draft(specexec: Specexec, spelled: tuple[str, ...]) 
     own = ("--draft", "self")
     drafts = (("--draft", "none"), (*own, "--budget", "8"), (*own, "--draft-kv", "int4", "--budget", "9"))
     assert len({said(specexec, "--quant", "int8", *spelled, *draft) for draft in drafts}) == 1
+
+
+@pytest.mark.parametrize("kv", list(BITS))
+def test_weights_that_are_not_quantised_have_the_same_formats(specexec: Specexec, kv: str) -> None:
+    view = "int4" if kv == "int8" else "retrieval"
+    drafts = (("none",), ("self", "--draft-kv", view, "--budget", "8"), ("bundled", "--draft-kv", kv, "--dtype", "fp32"))
+    assert_same_until_close(specexec, ["--kv", kv], drafts)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / "rows"
+    assert main(["convert", "bundled", "--to", "int8", "--out", str(path), "--layout", "rowmajor", "-q"]) == 0
+    return path
+
+
+@pytest.mark.parametrize("kv", list(BITS))
+def test_so_has_a_store_that_the_kernels_do_not_read(specexec: Specexec, kv: str, rows: Path) -> None:
+    session = open_session(ModelOptions(str(rows), drafts=("self",), kv=kv, context=1024), Interrupt())
+    assert isinstance(session.target.cache, HierarchicalDense)
+    assert session.target.cache.bits == BITS[kv]
+    assert_same_until_close(specexec, ["-m", str(rows), "--kv", kv], (("none",), ("self",)))
+
+
+def assert_same_until_close(specexec: Specexec, options: list[str], drafts: Sequence[Sequence[str]]) -> None:
+    """The ids with every draft, up to the first one that the first of them reports as close."""
+    plain, *others = (json.loads(specexec("run", *options, "--draft", *draft, *ASKED).out) for draft in drafts)
+    close = plain["first_close_call"]
+    assert close != 0
+    assert all(one["token_ids"][:close] == plain["token_ids"][:close] for one in others)
 
 
 @pytest.mark.parametrize(("kv", "bits"), list(BITS.items()))
@@ -93,13 +126,11 @@ def test_a_draft_of_its_own_reads_the_upper_half_by_itself() -> None:
 
 
 @pytest.mark.parametrize(("given", "named", "hint"), [
-    (("--kv", "int8"), "needs quantised weights", "--quant int8"),
     (("--kv", "int4", "--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "int8 KV cache", "--kv int8"),
     (("--kv", "bf16", "--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "int8 KV cache", "--kv int8"),
     (("--quant", "int8", "--draft", "self", "--draft-kv", "int4"), "no view", "retrieval"),
     (("--kv", "int8", "--quant", "int8", "--draft", "self", "--draft-kv", "int8"), "no draft", "retrieval"),
     (("--draft", "lookup", "--draft-kv", "int8"), "no model drafts", "a smaller model"),
-    (("--draft-kv", "int4", "--dtype", "fp32"), "kernels", "--draft-kv auto"),
     (("--kv", "int3"), "int3", "--help"),
     (("-ctk", "q8_0"), "-ctk", "--kv int8"),
 ])

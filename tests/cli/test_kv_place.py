@@ -22,6 +22,7 @@ from offload.predict import predict
 from offload.store import Store
 from specexec.kv.backing import BLOCK, KEPT, STEP
 from specexec.kv.dense import DenseCache
+from specexec.kv.hierarchical_dense import HierarchicalDense
 from specexec.kv.offloaded_dense import OffloadedDense
 from tests.cli.conftest import Specexec
 from tests.cli.test_errors import assert_refused
@@ -147,9 +148,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("place", ["device", "host", "auto"])
+@pytest.mark.parametrize(("place", "kv"),
+                         [("device", "auto"), ("host", "auto"), ("auto", "auto"), ("device", "int8"), ("auto", "int4")])
 def test_all_of_the_way_to_a_device_that_is_played(
-    specexec: Specexec, rows: Path, monkeypatch: pytest.MonkeyPatch, at_exit: None, place: str
+    specexec: Specexec, rows: Path, monkeypatch: pytest.MonkeyPatch, at_exit: None, place: str, kv: str
 ) -> None:
     played = FakeDevice(0)
     device = Device(torch.device("cpu:0"), played.copies, EagerLane(played), played.lock)
@@ -157,20 +159,22 @@ def test_all_of_the_way_to_a_device_that_is_played(
     monkeypatch.setattr("cli.engines.store_device", lambda store, options: device.place)
     monkeypatch.setattr("cli.engines.cuda", lambda place: device)
     monkeypatch.setattr("cli.settings.TREE", 32)
-    making = Making(Store(rows), ModelOptions(str(rows), context=1024, kv_place=place, tree=32), 2048, lambda: False)
-    needs = {where: least(replace(making, options=replace(making.options, kv_place=where))) for where in ("device", "host")}
-    assert needs["host"] < needs["device"]
-    vram = needs["host" if place == "auto" else place]
+    making = Making(Store(rows), ModelOptions(str(rows), context=1024, kv=kv, kv_place=place, tree=32), 2048, lambda: False)
+    places = ("device", "host") if kv == "auto" else ("device",)
+    needs = {where: least(replace(making, options=replace(making.options, kv_place=where))) for where in places}
+    assert kv != "auto" or needs["host"] < needs["device"]
+    vram = needs[place if place in needs else places[-1]]
     monkeypatch.setattr("cli.engines.free_vram", lambda place: vram)
     caches = caught(monkeypatch)
     drafts = [("lookup", "--budget", "8"), *([("none",)] if place == "host" else [])]
-    found = [said(specexec, "-m", str(rows), "--kv-place", place, "--dtype", "fp32", "--draft", *draft)["token_ids"]
+    found = [said(specexec, "-m", str(rows), "--kv", kv, "--kv-place", place, "--dtype", "fp32", "--draft", *draft)["token_ids"]
              for draft in drafts]
     monkeypatch.undo()
-    wanted = said(specexec, "-m", str(rows), "--dtype", "fp32", "--draft", "none")["token_ids"]
+    wanted = said(specexec, "-m", str(rows), "--kv", kv, "--dtype", "fp32", "--draft", "none")["token_ids"]
     assert found == [wanted] * len(drafts)
     for cache in caches:
-        assert isinstance(cache, OffloadedDense) == (place != "device")
+        assert isinstance(cache, OffloadedDense) == (kv == "auto" and place != "device")
+        assert isinstance(cache, HierarchicalDense) == (kv != "auto")
         planned = next(e.bytes for e in making.device_placement(Store(rows), 1024, vram, torch.float32).vram if "KV" in e.what)
         assert 0 < cache.nbytes <= planned
 
@@ -196,3 +200,10 @@ def least(making: Making) -> int:
         except TooLittleMemory:
             low = middle
     return high
+
+
+def test_a_device_s_host_keeps_bf16(specexec: Specexec, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.engines.store_device", lambda store, options: torch.device("cpu:0"))
+    monkeypatch.setattr("cli.engines.free_vram", lambda place: 4 * GIB)
+    ran = specexec("run", "-m", str(rows), "--kv", "int8", "--kv-place", "host", "Once")
+    assert_refused(ran, "keeps bf16", "one of the two")

@@ -14,8 +14,15 @@ from tests.specexec.engines.test_kernel_engine import folder, text
 KINDS: dict[str, Callable[[], WeightsEngine]] = {
     "dense": lambda: models.engine(folder("llama")),
     "dense-bf16": lambda: models.engine(folder("llama"), dtype=torch.bfloat16),
+    **{f"dense-{kv}": lambda kv=kv: in_torch(kv) for kv in ("int8", "int4")},
     **{kv: lambda kv=kv: quantised.engine(folder("qwen2-mixed"), "int8", 16, kv=kv) for kv in ("bf16", "int8", "int4")},
 }
+
+
+def in_torch(kv: str) -> WeightsEngine:
+    return models.engine(folder("llama")).keeping(kv)
+
+
 TREE = tree_of((5, 6, 7, 8), (-1, 0, 0, 1))
 
 
