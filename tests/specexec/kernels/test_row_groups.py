@@ -1,11 +1,13 @@
 """Groups as torch and Triton read them, and Triton's kernels held against plain torch: on a CUDA device, else interpreted."""
 
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from specexec.kernels import hierarchical, row_groups
@@ -100,7 +102,7 @@ def test_plain_torch(
 
 
 @triton
-@settings(max_examples=12)
+@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])  # a smaller example would take the interpreter minutes
 @given(bits=bits_of, shape=shapes, count=st.integers(1, 6), n=st.sampled_from([1, 1, 5, 20]),
        seed=st.sampled_from([None, 1, 2]), softcap=softcaps, dtype=st.sampled_from([torch.float32, torch.float16]))
 def test_triton(
@@ -151,6 +153,35 @@ def test_parts_are_put_together(splits: int, rows: int, dim: int) -> None:
     shares = sums.double().softmax(0).nan_to_num(0.0).unsqueeze(2)
     assert torch.allclose(out.double().cpu(), (parts * shares).sum(0), atol=1e-5)
     assert torch.allclose(total.double().cpu(), sums.double().logsumexp(0), atol=1e-5)
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from specexec.kernels import hierarchical_triton as kernels
+
+of, bits, base = kernels.OPERANDS[kernels.torch.bfloat16]
+fixed = dict(HALF=64, D=64, M=16, N=kernels.KEYS, OF=of, BITS=bits, BASE=base, BOTH=True, WINDOWED=True, CAPPED=True, GROUP=128,
+             MIDDLE=8, SIXTEENTHS=16)
+types = {"Q": "*bf16", "UPPER": "*u8", "LOWER": "*u8", "SCALES": "*fp16", "FIRST": "*i64", "PARTS": "*fp32", "SUMS": "*fp32",
+         "softcap": "fp32"}
+names = kernels._attend.arg_names
+signature = {name: "constexpr" if name in fixed else types.get(name, "i32") for name in names}
+source = ASTSource(kernels._attend, signature, {(names.index(name),): value for name, value in fixed.items()})
+options = {"num_warps": kernels.WARPS, "num_stages": kernels.STAGES}
+made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+assert made.metadata.shared < 100_000
+assert ".bf16" in made.asm["ptx"]
+"""
+
+
+@triton
+def test_it_compiles_for_a_device_that_is_not_here() -> None:
+    """For compute capability 9.0, in bf16, with all that there is in it."""
+    alone = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    ran = subprocess.run([sys.executable, "-c", COMPILED], env=alone, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_without_a_device_triton_is_interpreted_here() -> None:
