@@ -11,6 +11,7 @@ from offload.plan import DEVICE, HOST, PROGRAM, READER_BLOCK, SLOTS, Demand, Ent
 CUDA = 768 * 2**20  # its context, cuBLAS's workspaces, bitsandbytes' kernels; published sizes, not measured here
 ROUNDED = 2**21  # torch's allocator gives out memory in such steps
 SCORES, SCORE = 2**25, 12  # attention scores at a time, and bytes of all that is made of one (9 measured)
+ENDING = 8 * 16 * 128  # rows of groups that end in a tree, at a time, by fp32 copies of each: an estimate
 DEQUANTISED, SCRATCH = 2**25, 2**26  # weights of a matrix at a time, and bytes that making them takes besides
 
 
@@ -34,7 +35,8 @@ def on_device(config: Mapping[str, Any], of: Footprint, demand: Demand, itemsize
     masks = demand.tree * (16 * demand.tree + (12 * keys if config.get("sliding_window") else 0))
     scores = SCORE * min(heads * demand.tree * keys, max(SCORES, heads * keys))
     logits = 2 * max(READER_BLOCK, 4 * of.vocabulary)
-    work = demand.tree * token + masks + scores + DEQUANTISED * itemsize + SCRATCH + logits
+    ending = 0 if demand.kv == "bf16" else 4 * ENDING * kv_heads * dim
+    work = demand.tree * token + masks + scores + ending + DEQUANTISED * itemsize + SCRATCH + logits
     layer = -(-(of.layer + cast) // ROUNDED) * ROUNDED
     return DeviceFootprint(layer, of.head, of.layers * 2 * kv_heads * dim * itemsize, work)
 
