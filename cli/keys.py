@@ -14,10 +14,11 @@ from typing import Any
 EVERY = 0.05  # seconds between two looks
 SEQUENCE = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|O.|[^\x1b\[O])")  # arrows, Alt with a key
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+STOPS = (b"\x1b", b"\x03")  # Esc, and a Ctrl-C that was typed while an editor still had the terminal
 
 
 class Keys:
-    """The terminal's keys, without echo, as they come; Ctrl-C stays a signal."""
+    """The terminal's keys, without echo, as they come; Ctrl-C stays a signal, which throws nothing away that was written."""
 
     def __init__(self) -> None:
         self._file = sys.stdin.fileno()
@@ -30,6 +31,7 @@ class Keys:
         raw = termios.tcgetattr(self._file)
         raw[0] &= ~termios.ICRNL
         raw[3] &= ~(termios.ICANON | termios.ECHO)
+        raw[3] |= termios.NOFLSH
         self._set(raw)
         try:
             yield
@@ -43,7 +45,7 @@ class Keys:
             self._before = None
 
     def escape(self) -> bool:
-        """Whether Esc was pressed."""
+        """Whether Esc was pressed, or a Ctrl-C that is no signal."""
         if self._before is None or time.monotonic() - self._looked < EVERY:
             return False
         self._looked = time.monotonic()
@@ -60,7 +62,7 @@ class Keys:
             got += more
         got = SEQUENCE.sub(b"", got)
         self._typed += got.replace(b"\x1b", b"")
-        return b"\x1b" in got
+        return any(key in got for key in STOPS)
 
     def _set(self, mode: list[Any]) -> None:
         with contextlib.suppress(termios.error):  # a terminal that has gone away
