@@ -21,10 +21,13 @@ YES = ("1", "ON", "YES", "TRUE")
 
 
 class Progress:
-    """Implements offload's Watcher for the work called `name`, of several threads. quiet: says nothing at all."""
+    """Implements offload's Watcher for the work called `name`, of several threads. quiet: says nothing at all.
 
-    def __init__(self, name: str, quiet: bool) -> None:
-        self.name, self.quiet = name, quiet
+    patience: seconds of work before the first line.
+    """
+
+    def __init__(self, name: str, quiet: bool, patience: float = 0.0) -> None:
+        self.name, self.quiet, self._patience = name, quiet, patience
         self._bars = not quiet and os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() not in YES
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._width = 0  # of the line that stands there
@@ -35,7 +38,7 @@ class Progress:
     def begin(self, total: int, done: int) -> None:
         self._total, self._done = total, done
         self._shown, self._step = time.monotonic(), done * STEPS // max(total, 1)
-        self._marks = deque([(self._shown, done)])
+        self._marks, self._patient = deque([(self._shown, done)]), self._shown + self._patience
 
     def work(self, here: Mapping[str, int], total: int) -> None:
         if done := sum(here.values()):
@@ -70,7 +73,9 @@ class Progress:
 
     def _due(self, now: float) -> bool:
         since, step = now - self._shown, self._done * STEPS // self._total
-        return since >= EVERY if self._live else since >= SELDOM or (since >= OFTEN and step > self._step)
+        if self._live:
+            return since >= EVERY and now > self._patient
+        return since >= SELDOM or (since >= OFTEN and step > self._step)
 
     def _mark(self, now: float) -> None:
         self._shown, self._step = now, self._done * STEPS // self._total

@@ -124,6 +124,28 @@ def test_a_pass_that_takes_long_is_told_of_below_the_text(slow_store: tuple[str,
         assert "% of layers" not in shown
 
 
+def test_a_long_prompt_leaves_a_line_that_says_how_long_it_took(slow_store: tuple[str, ...], very_slowly: dict[str, str],
+                                                               tmp_path: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("Once upon a time there was a little dog who lived in a house. " * 40)
+    given = (*slow_store, "-n", "2", "--no-stats", "-f", str(text))
+    with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path), **very_slowly) as at:
+        at.prompts(1)
+        at.say("Then")
+        at.until(r"^reading \d+ of 6\d\d tokens ▕█+ *▏ \d+s")
+        shown = at.prompts(2)
+    assert re.search(r"^>>> Then\n6\d\d tokens read in \d+s\n.*\w", shown, re.MULTILINE)
+    assert "reading" not in shown
+
+
+def test_loading_is_a_bar_whose_last_line_stays(bundled_store: Path, very_slowly: dict[str, str], tmp_path: Path) -> None:
+    given = ("-m", str(bundled_store), "--draft", "none", "--no-save")
+    with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path), **very_slowly) as at:
+        at.until(r"^bundled-nf4 +\d+% ▕█+ *▏ \d\.\d/\d\.\d MB  \d+ MB/s  \d+s  loading\Z")
+        shown = at.prompts(1)
+    assert re.match(r"bundled-nf4: \d\.\d MB loaded in \d+s\n(.*\n)*.* /help, Ctrl-D leaves\n>>>", shown)
+
+
 def test_a_narrow_window_that_changes_without_colour(tmp_path: Path) -> None:
     given = ("-n", "40", "--seed", "1")
     with terminal(tmp_path, *CHAT, *given, columns=30, lines=12, XDG_STATE_HOME=str(tmp_path), NO_COLOR="1") as at:
