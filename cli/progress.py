@@ -16,7 +16,7 @@ from offload.convert import size
 WINDOW = 10.0  # seconds that a rate is taken over
 EVERY, OFTEN, SELDOM = 0.1, 2.0, 30.0  # seconds between rewritten lines; at least and at most between plain ones,
 STEPS = 20  # of which there are about as many
-CELLS, HOURS = 10, 99
+CELLS, HOURS, NAMED = 10, 99, 30
 YES = ("1", "ON", "YES", "TRUE")
 
 
@@ -84,22 +84,29 @@ class Progress:
             self._marks.popleft()
 
     def _show(self, what: str) -> None:
-        line = self._line(what)
+        share, numbers = self._numbers()
         if not self._live:
-            note(line)
+            note(f"{self.name[:NAMED]} {share:4.0%} {numbers}  {what}")
             return
-        room = shutil.get_terminal_size().columns - 1
+        line = self._line(share, numbers, what, shutil.get_terminal_size().columns - 1)
         self.clear()
-        self._width = min(len(line), room)
-        click.echo("\r" + line[:room], nl=False, err=True)
+        self._width = len(line)
+        click.echo("\r" + line, nl=False, err=True)
 
-    def _line(self, what: str) -> str:
+    def _numbers(self) -> tuple[float, str]:
+        """How much is done, and how much of how much, how fast, how long it will take yet."""
         (then, before), (now, done) = self._marks[0], self._marks[-1]
         rate = (done - before) / max(now - then, 1e-9)
         left = duration((self._total - done) / rate) if rate else "?"
-        share = done / self._total
-        drawn = f" {bar(share)}" if self._live else ""
-        return f"{self.name[:30]} {share:4.0%}{drawn} {self._figures('/')}  {rate / 1e6:.0f} MB/s  {left}  {what}"
+        return done / self._total, f"{self._figures('/')}  {rate / 1e6:.0f} MB/s  {left}"
+
+    def _line(self, share: float, numbers: str, what: str, room: int) -> str:
+        """All that there is room for: a name may be cut, a number is there whole or not at all."""
+        name, some = self.name[:NAMED], f"{share:4.0%}"
+        cut = name[: max(0, room - len(f" {some} {numbers}"))]
+        ways = (f"{name} {some} {bar(share)} {numbers}  {what}", f"{name} {some} {bar(share)} {numbers}",
+                f"{cut} {some} {numbers}", f"{some} {numbers}".strip(), some.strip())
+        return next((way for way in ways if len(way) <= room), "")
 
 
 def duration(seconds: float) -> str:

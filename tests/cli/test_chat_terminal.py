@@ -29,7 +29,7 @@ def contents(path: Path, role: str) -> list[object]:
 def test_a_first_chat(tmp_path: Path) -> None:
     """Questions of one and of many lines, pasted ones, history, completion, regeneration, the screen and the way out."""
     with terminal(tmp_path, *CHAT, "-n", "12", "--seed", "1", "--no-stats", XDG_STATE_HOME=str(tmp_path)) as at:
-        at.prompts(1)
+        assert "bundled with bundled, context 1,024. /help, Ctrl-D leaves\n>>>" in at.prompts(1)
         at.say("Once upon a time")
         at.prompts(2)
         at.type("One line")
@@ -72,6 +72,27 @@ def test_a_first_chat(tmp_path: Path) -> None:
     assert answers[-1] != answers[-2]
     assert (tmp_path / "specexec" / "history").stat().st_mode & 0o777 == file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_chat_that_is_saved_and_loaded_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    saved, given = tmp_path / "talk.jsonl", ("-n", "12", "--temperature", "1", "--no-stats")
+    with terminal(tmp_path, *CHAT, *given, "--seed", "3", XDG_STATE_HOME=str(tmp_path)) as at:
+        at.prompts(1)
+        at.say("Once upon a time")
+        at.prompts(2)
+        at.say(f"/save {saved}")
+        at.prompts(3)
+        at.say("Then")
+        whole = at.prompts(4)
+    with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path)) as at:
+        at.prompts(1)
+        at.say(f"/load {saved}")
+        at.until("1 turns from")
+        at.prompts(2)
+        at.say("Then")
+        loaded = at.prompts(3)
+    assert loaded.split("\n>>> Then\n")[1] == whole.split("\n>>> Then\n")[1]
+    assert len(loaded.split("\n>>> Then\n")[1]) > 10
 
 
 @pytest.mark.parametrize(("given", "found"), [((), "/set temp 0.1"), (("--no-history",), "")])
