@@ -27,15 +27,17 @@ def chat(files: tuple[Path, ...], **given: Any) -> int:
 
     color.choose(given["color"])
     path = opening.wanted_session(given)
-    wanted = settings.model_options(given)
-    with closing(open_session(wanted, Interrupt())) as session, closing(Record(note)) as kept:
+    wanted, keys = settings.model_options(given), opening.keys()
+    with keys.watched() if keys else nullcontext():
+        opened = open_session(wanted, Interrupt())
+    with closing(opened) as session, closing(Record(note)) as kept:
         for remark in (*settings.remarks(wanted), *session.remarks):
             note(remark, given["quiet"])
-        talk = opening.open_talk(session, given, kept, path)
+        talk = opening.open_talk(session, given, kept, path, keys)
         for file in files:
             talk.attach(file)
         talk.say(opening.banner(talk))
-        with deaf() if opening.edits() else nullcontext():
+        with deaf() if keys else nullcontext():
             converse(talk)
     return 0
 

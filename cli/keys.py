@@ -1,4 +1,4 @@
-"""What is typed while an answer is written: Esc stops it, and text waits for the next prompt."""
+"""What is typed while a model is loaded or an answer is written: text waits for the next prompt, Esc stops the answer."""
 
 import contextlib
 import os

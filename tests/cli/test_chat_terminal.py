@@ -163,7 +163,10 @@ def test_loading_is_a_bar_whose_last_line_stays(bundled_store: Path, very_slowly
     given = ("-m", str(bundled_store), "--draft", "none", "--no-save")
     with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path), **very_slowly) as at:
         at.until(r"^bundled-nf4 +\d+% ▕█+ *▏ \d\.\d/\d\.\d MB  \d+ MB/s  \d+s  loading\Z")
+        at.type("typed early")
         shown = at.prompts(1)
+        at.until(r"^>>> typed early\s*\Z")
+    assert "typed" not in at.log.read_text().split(">>>")[0]
     assert re.match(r"bundled-nf4: \d\.\d MB loaded in \d+s\n(.*\n)*.* /help, Ctrl-D leaves\n>>>", shown)
 
 

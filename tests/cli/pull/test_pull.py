@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.kin import usual_draft
 from cli.progress import Progress
 from offload.errors import TooLittleMemory
 from offload.manifest import read_manifest
@@ -257,20 +256,6 @@ def test_what_cannot_run_here_is_fetched_only_when_told_so(
 
 
 # --- drafts
-
-
-@pytest.mark.parametrize(("repo", "draft"), [
-    ("meta-llama/Llama-3.3-70B-Instruct", "meta-llama/Llama-3.2-1B-Instruct"),
-    ("meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.2-1B"),
-    ("Qwen/Qwen2.5-72B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"), ("Qwen/Qwen2.5-32B", "Qwen/Qwen2.5-0.5B"),
-    ("Qwen/Qwen2.5-Coder-32B-Instruct", "Qwen/Qwen2.5-Coder-0.5B-Instruct"),
-    ("Qwen/Qwen3-32B", "Qwen/Qwen3-0.6B"), ("Qwen/Qwen3-14B-Base", "Qwen/Qwen3-0.6B-Base"),
-    ("mistralai/Mistral-Large-Instruct-2407", "mistralai/Mistral-7B-Instruct-v0.3"),
-    ("meta-llama/Llama-3.2-3B-Instruct", None), ("Qwen/Qwen2.5-0.5B", None), ("google/gemma-2-27b", None),
-    ("Qwen/Qwen3-30B-A3B", None),
-])
-def test_the_families_have_drafts(repo: str, draft: str | None) -> None:
-    assert usual_draft(repo) == draft
 
 
 @pytest.fixture
