@@ -17,6 +17,14 @@ def unknown(hint: str) -> set[str]:
     return (commands | (set(OPTION.findall(hint)) - OPTIONS)) - PROSE
 
 
+def check_all(err: str) -> None:
+    """Every error that stderr got: a chat, and what works on many models, go on after one."""
+    lines = err.splitlines()
+    for at, line in enumerate(lines):
+        if line.startswith("Error: "):
+            check("\n".join(lines[at : at + 2]))
+
+
 def check(err: str) -> None:
     """Two lines at the end of what stderr got, the second of which can be done."""
     *_, error, tried = err.strip().split("\n")

@@ -142,6 +142,12 @@ def test_a_wrong_command_says_what_to_type(
     ends(specexec("pull", *arguments), code, *words)
 
 
+def test_the_stored_login_is_heard(hub: Hub, folder: Path, tmp_path: Path, specexec: Specexec) -> None:
+    hub.add(REPO, folder, gated="hf_good")
+    (tmp_path / "token").write_text("hf_good\n")
+    assert specexec("pull", REPO).code == 0
+
+
 def test_a_licence_is_accepted_on_the_models_page(
     hub: Hub, folder: Path, specexec: Specexec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
