@@ -1,6 +1,6 @@
 """`specexec chat`: a conversation one stays in."""
 
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,11 @@ def chat(files: tuple[Path, ...], **given: Any) -> int:
 
     color.choose(given["color"])
     path = opening.wanted_session(given)
-    wanted, keys = settings.model_options(given), opening.keys()
-    with keys.watched() if keys else nullcontext():
-        opened = open_session(wanted, Interrupt())
-    with closing(opened) as session, closing(Record(note)) as kept:
+    wanted = settings.model_options(given)
+    with opening.keys() as keys, ExitStack() as stack:
+        with keys.watched() if keys else nullcontext():
+            session = stack.enter_context(closing(open_session(wanted, Interrupt())))
+        kept = stack.enter_context(closing(Record(note)))
         for remark in (*settings.remarks(wanted), *session.remarks):
             note(remark, given["quiet"])
         talk = opening.open_talk(session, given, kept, path, keys)

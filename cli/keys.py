@@ -23,10 +23,11 @@ class Keys:
     def __init__(self) -> None:
         self._file = sys.stdin.fileno()
         self._before: list[Any] | None = None  # how the terminal was
-        self._typed, self._looked = b"", 0.0
+        self._typed, self._looked, self._watching = b"", 0.0, False
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
+        """Inside, the terminal shows no key by itself (nor ^C), but where an editor has it: from one prompt to the next."""
         self._before = termios.tcgetattr(self._file)
         raw = termios.tcgetattr(self._file)
         raw[0] &= ~termios.ICRNL
@@ -36,8 +37,17 @@ class Keys:
         try:
             yield
         finally:
-            self._look()
             self.restore()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside what is held: keys are looked at; what was typed by the end waits for who asks."""
+        self._watching = True
+        try:
+            yield
+        finally:
+            self._watching = False
+            self._look()
 
     def restore(self) -> None:
         if self._before:
@@ -46,7 +56,7 @@ class Keys:
 
     def escape(self) -> bool:
         """Whether Esc was pressed, or a Ctrl-C that is no signal."""
-        if self._before is None or time.monotonic() - self._looked < EVERY:
+        if not self._watching or time.monotonic() - self._looked < EVERY:
             return False
         self._looked = time.monotonic()
         return self._look()

@@ -1,7 +1,8 @@
 """How a chat begins: a new conversation or a kept one, a terminal to edit on or plain lines, and where it is saved."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,17 @@ def edits() -> bool:
     return sys.stdin.isatty() and color.moves(sys.stdin) and (sys.stdout.isatty() or sys.stderr.isatty())
 
 
-def keys() -> "Keys | None":
-    """What is typed while nobody asks for it; None where there is nothing but lines."""
+@contextmanager
+def keys() -> "Iterator[Keys | None]":
+    """Inside, what is typed while nobody asks for it waits there; None where there is nothing but lines."""
     if not edits():
-        return None
+        yield None
+        return
     from cli.keys import Keys
 
-    return Keys()
+    found = Keys()
+    with found.held():
+        yield found
 
 
 def open_talk(session: Session, given: dict[str, Any], kept: Record, path: Path | None, keys: "Keys | None") -> Talk:

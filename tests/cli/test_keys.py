@@ -22,9 +22,20 @@ from cli.keys import Keys
 pressed = []
 signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
 keys = Keys()
-with keys.watched():
+with keys.held(), keys.watched():
     sys.stdout.write("x" * {MUCH})
     sys.stdout.flush()
+    while not pressed:
+        time.sleep(0.01)
+print("end")
+"""
+BETWEEN = """
+import signal, time
+from cli.keys import Keys
+pressed = []
+signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+with Keys().held():
+    print("ready", flush=True)
     while not pressed:
         time.sleep(0.01)
 print("end")
@@ -46,7 +57,7 @@ tty.setraw(0)
 print("ready", flush=True)
 select.select([0], [], [])
 keys = Keys()
-with keys.watched():
+with keys.held(), keys.watched():
     time.sleep(2 * EVERY)
     print(keys.escape(), repr(keys.text()))
 """
@@ -86,6 +97,13 @@ def test_ctrl_c_throws_nothing_away_that_was_written() -> None:
         os.write(terminal, CTRL_C)
         time.sleep(0.2)
         assert until(b"end", terminal).count(b"x") == MUCH
+
+
+def test_ctrl_c_between_a_prompt_and_its_answer_leaves_no_mark() -> None:
+    with on_a_terminal(BETWEEN) as terminal:
+        until(b"ready", terminal)
+        os.write(terminal, CTRL_C + b"typed")
+        assert until(b"end", terminal).strip() == b"end"
 
 
 def test_what_is_typed_while_the_hint_is_written_is_sent() -> None:
