@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from offload.errors import TooLittleMemory
 from offload.footprint import Footprint, kv_away
 
-PROGRAM = 600 * 2**20  # Python, torch and transformers themselves, measured
+PROGRAM = (600 if torch.version.cuda is None else 1000) * 2**20  # Python, torch and transformers themselves, measured
 READER_BLOCK = 2**23  # of logits
 STEP = 256  # of contexts that are proposed
 SLOTS = 2  # buffers of the ring: one being read, one in use

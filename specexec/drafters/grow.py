@@ -12,7 +12,7 @@ import numpy as np
 from specexec.chance import Chance, Families
 from specexec.drafters.ahead import Ahead
 from specexec.drafters.crew import SHARES, Crew
-from specexec.drafters.growing import Expander, Growing, Lesson
+from specexec.drafters.growing import RUN, Expander, Growing, Lesson
 from specexec.drafters.setting import Setting
 from specexec.noise import Noise
 from specexec.online import Vector
@@ -36,12 +36,12 @@ class Grow:
         self.crews = _crews(expanders)
         self._growing = Growing(0, 0, 0)
         self._chosen: list[int] = [0]
-        self._before: int | None = None
+        self._context: Sequence[int] = ()
 
     def draft(self, context: Sequence[int], worth: Worth, sampling: Sampling, noise: Noise) -> DraftTree:
         self._growing, self._chosen = Growing(context[-1], worth.budget, self.context - len(context)), [0]
         if worth.budget:
-            self._before = context[-2] if len(context) > 1 else None
+            self._context = context[-RUN:]
             penalties = Penalties(sampling, context[: noise.origin], context[noise.origin :])
             self._grow(Setting(context, sampling, noise, penalties), worth)
             ranked = self._growing.ranked()
@@ -160,10 +160,9 @@ class Grow:
 
     def _lesson(self, i: int, node: int, picks: Picks) -> Lesson:
         grown = self._growing
-        previous = grown.tokens[grown.parents[node]] if node else self._before
         log_p = [value - picks.log_sum_exp[i] for value in picks.top_logits[i]]
         weight = float(np.exp(grown.score[node]))
-        return Lesson(node, previous, grown.tokens[node], picks.tokens[i], weight, picks.top_ids[i], log_p)
+        return Lesson(node, grown.before(node, self._context), picks.tokens[i], weight, picks.top_ids[i], log_p)
 
 
 def _crews(expanders: Sequence[Expander]) -> list[Crew]:

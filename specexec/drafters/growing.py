@@ -3,7 +3,7 @@
 import heapq
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from specexec.drafters.setting import Setting
 from specexec.tree import ROOT
 
+RUN = 3  # tokens by which it is remembered what came after them
 
 @dataclass(frozen=True)
 class Proposal:
@@ -100,6 +101,10 @@ class Growing:
             node = self.parents[node]
         return tokens[::-1]
 
+    def before(self, node: int, context: Sequence[int]) -> tuple[int, ...]:
+        """The last RUN tokens at a node, its own included; the context ends with the root."""
+        return (*context[-RUN:], *self.path(node))[-RUN:]
+
 
 class Expander(Protocol):
     """A source of guesses: says what may come below a node.
@@ -132,8 +137,7 @@ class Lesson:
     """What the target did at a node of the tree that grew last."""
 
     node: int  # of the growing tree
-    previous: int | None  # the token before the node's
-    token: int
+    before: tuple[int, ...]  # the last RUN tokens, the node's own included
     pick: int
     weight: float  # belief that the walk comes here
     top_ids: list[int]

@@ -1,23 +1,21 @@
 """Guesses without a model: what followed the same words before, in this conversation or in the target's own mind.
 
-Chains follow earlier occurrences of the text's end; Recycled remembers the target's favourites after every token it has
-evaluated, accepted or not.   Token Recycling, Luo et al. 2024
+Chains follow earlier occurrences of the text's end; Recycled remembers the target's laws after all the tokens it has
+evaluated, accepted or not.
 """
-
-from collections import OrderedDict
 
 import numpy as np
 
 from specexec.drafters.automaton import START, SuffixAutomaton
-from specexec.drafters.belief import Belief, Candidates
+from specexec.drafters.belief import Belief, Candidates, Ids
 from specexec.drafters.growing import Growing, Lesson, Proposal
+from specexec.drafters.laws import Laws
 from specexec.drafters.setting import Setting
 from specexec.online import Vector
 
 BRANCHES = 4  # continuations taken from one state
 LONGEST = 16  # a longer match is counted as this long
-SUCCESSORS = 8
-REMEMBERED = 1 << 16  # pairs of tokens
+SUCCESSORS = 32  # looked at below a node
 
 
 class Chains:
@@ -79,13 +77,12 @@ def _knowing(log_p: Vector, noise: Vector) -> Vector:
 
 
 class Recycled:
-    """Implements Expander: the target's top tokens after the same two tokens, else after the same one."""
+    """Implements Expander: what the target would have said after the same tokens before."""
 
     source, models, yields, missing = "recycled", False, True, 0  # beside a model it took nodes from better guesses: measured
 
     def __init__(self) -> None:
-        self.belief = Belief()
-        self._after: OrderedDict[tuple[int, ...], tuple[list[int], list[float]]] = OrderedDict()
+        self.belief, self.laws = Belief(), Laws()
         self._candidates: dict[int, Candidates] = {}
 
     def begin(self, setting: Setting) -> None:
@@ -100,24 +97,19 @@ class Recycled:
     def learn(self, lessons: list[Lesson]) -> None:
         self.belief.learn([(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates])
         for at in sorted(lessons, key=lambda lesson: lesson.weight):  # the likeliest context has the last word
-            found = at.top_ids[:SUCCESSORS], at.top_log_p[:SUCCESSORS]
-            self._remember((at.token,), found)
-            if at.previous is not None:
-                self._remember((at.previous, at.token), found)
-
-    def _remember(self, key: tuple[int, ...], found: tuple[list[int], list[float]]) -> None:
-        self._after[key] = found
-        self._after.move_to_end(key)
-        if len(self._after) > REMEMBERED:
-            self._after.popitem(last=False)
+            self.laws.learn(at.before, at.top_ids, np.exp(at.top_log_p))
 
     def _below(self, tree: Growing, node: int) -> list[Proposal]:
-        before = tree.tokens[tree.parents[node]] if node else next(iter(self.setting.context[-2:-1]), -1)
-        found = self._after.get((before, tree.tokens[node])) or self._after.get((tree.tokens[node],))
-        if found is None:
+        law = self.laws.below(tree.before(node, self.setting.context))
+        if law is None:
             return []
-        ids = np.array(found[0], dtype=np.int64)
-        candidates = Candidates(ids, np.array(found[1]), self.setting.noise_of(tree.depth[node], ids))
-        self._candidates[node] = candidates
+        self._candidates[node] = candidates = self._best(*law, tree.depth[node])
         scores = self.belief.scores(candidates.log_q, candidates.noise)
-        return [Proposal(node, int(token), float(s), self.source) for token, s in zip(ids, scores, strict=True)]
+        return [Proposal(node, token, score, self.source)
+                for token, score in zip(candidates.ids.tolist(), scores.tolist(), strict=True)]
+
+    def _best(self, ids: Ids, p: Vector, depth: int) -> Candidates:
+        """The likeliest to win, knowing the noise."""
+        log_q, noise = np.log(p), self.setting.noise_of(depth, ids)
+        best = np.argsort(-(self.belief.a * log_q + self.belief.b * noise), kind="stable")[:SUCCESSORS]
+        return Candidates(ids[best], log_q[best], noise[best])

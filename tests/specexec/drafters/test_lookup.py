@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from specexec.drafters.grow import Grow
 from specexec.drafters.growing import Growing, Lesson, Proposal
-from specexec.drafters.lookup import BRANCHES, REMEMBERED, SUCCESSORS, Chains, Recycled
+from specexec.drafters.lookup import BRANCHES, SUCCESSORS, Chains, Recycled
 from specexec.drafters.setting import Setting
 from specexec.noise import Noise
 from specexec.roles import Worth
@@ -44,10 +44,13 @@ def proposed(source: Chains | Recycled, context: Sequence[int], *below: int, see
 
 
 def lesson(
-    node: int, pick: int, *, token: int = 0, previous: int | None = None, weight: float = 1.0, top: Sequence[int] = (),
-    p: Sequence[float] = (),
+    node: int, pick: int, *, before: Sequence[int] = (0,), weight: float = 1.0, top: Sequence[int] = (), p: Sequence[float] = ()
 ) -> Lesson:
-    return Lesson(node, previous, token, pick, weight, list(top), [math.log(value) for value in p])
+    return Lesson(node, tuple(before), pick, weight, list(top), [math.log(value) for value in p])
+
+
+def best(found: dict[int, float]) -> int:
+    return max(found, key=lambda token: found[token])
 
 
 # Chains
@@ -121,7 +124,7 @@ def test_what_was_never_evaluated_has_no_successors() -> None:
 
 def test_the_targets_favourites_after_a_token_come_back() -> None:
     recycled = Recycled()
-    recycled.learn([lesson(0, 5, token=2, top=(5, 6, 7), p=(0.6, 0.3, 0.05))])
+    recycled.learn([lesson(0, 5, before=[2], top=(5, 6, 7), p=(0.6, 0.3, 0.05))])
     found = proposed(recycled, [1, 2])
     assert sorted(found, key=lambda token: -found[token]) == [5, 6, 7]
     assert math.exp(found[5]) == pytest.approx(0.6, abs=0.1)
@@ -129,39 +132,34 @@ def test_the_targets_favourites_after_a_token_come_back() -> None:
 
 def test_two_tokens_that_match_outdo_one() -> None:
     recycled = Recycled()
-    recycled.learn([lesson(0, 5, previous=1, token=2, top=(5,), p=(0.9,), weight=0.5)])
-    recycled.learn([lesson(0, 6, previous=3, token=2, top=(6,), p=(0.9,))])
-    assert set(proposed(recycled, [1, 2])) == {5}
-    assert set(proposed(recycled, [3, 2])) == set(proposed(recycled, [4, 2])) == {6}
+    recycled.learn([lesson(0, 5, before=[1, 2], top=(5,), p=(0.9,)), lesson(0, 6, before=[3, 2], top=(6,), p=(0.9,))])
+    assert best(proposed(recycled, [1, 2])) == 5
+    assert best(proposed(recycled, [3, 2])) == 6
+    alike = proposed(recycled, [4, 2])
+    assert alike[5] == pytest.approx(alike[6])
 
 
-def test_the_likeliest_context_of_a_pass_has_the_last_word() -> None:
+def test_below_a_drafted_node_its_parents_are_the_tokens_before() -> None:
     recycled = Recycled()
-    likely, unlikely = (lesson(0, top, token=2, top=(top,), p=(0.9,), weight=weight) for top, weight in ((5, 0.9), (6, 0.1)))
-    recycled.learn([likely, unlikely])
-    assert set(proposed(recycled, [1, 2])) == {5}
+    recycled.learn([lesson(0, 5, before=[1, 2, 3], top=(5,), p=(0.9,)), lesson(0, 6, before=[9, 2, 3], top=(6,), p=(0.9,))])
+    assert best(proposed(recycled, [1, 2], 3)) == 5
+    assert best(proposed(recycled, [8, 9], 2, 3)) == 6
 
 
-def test_below_a_drafted_node_its_parent_is_the_token_before() -> None:
-    recycled = Recycled()
-    recycled.learn([lesson(0, 5, previous=2, token=3, top=(5,), p=(0.9,), weight=0.1)])
-    recycled.learn([lesson(0, 6, previous=9, token=3, top=(6,), p=(0.9,))])
-    assert set(proposed(recycled, [1, 2], 3)) == {5}
+def test_no_more_successors_are_proposed_than_allowed() -> None:
+    recycled, wide = Recycled(), range(2 * SUCCESSORS)
+    for half in (wide[:SUCCESSORS], wide[SUCCESSORS:]):
+        recycled.learn([lesson(0, 0, before=[2], top=half, p=[1 / SUCCESSORS] * SUCCESSORS)])
+    assert len(proposed(recycled, [1, 2])) == SUCCESSORS
 
 
-def test_no_more_successors_are_kept_than_allowed() -> None:
-    recycled = Recycled()
-    recycled.learn([lesson(0, 0, token=2, top=range(10), p=[0.1] * 10)])
-    assert list(proposed(recycled, [1, 2])) == list(range(SUCCESSORS))
-
-
-def test_the_oldest_pairs_are_forgotten() -> None:
-    recycled = Recycled()
-    for token in range(REMEMBERED + 1):
-        recycled._remember((token,), ([1], [-1.0]))
-    assert len(recycled._after) == REMEMBERED
-    assert (0,) not in recycled._after
-    assert (REMEMBERED,) in recycled._after
+def test_an_unlikely_token_of_loud_noise_is_proposed_first() -> None:
+    recycled, noise = Recycled(), Noise(4, 0, 0, SIZE).at(2)
+    loud = int(noise.argmax())
+    quiet = int(noise.argmin())
+    recycled.learn([lesson(0, 0, before=[2], top=(quiet, loud), p=(0.55, 0.45))])
+    assert best(proposed(recycled, [1, 2])) == quiet
+    assert best(proposed(recycled, [1, 2], seed=4)) == loud
 
 
 # Together
