@@ -44,19 +44,19 @@ def bench(prompts: Path | None, repeats: int, as_json: bool, **given: Any) -> in
     if given.pop("quality"):
         from cli.bench_quality import bench_quality
 
-        return bench_quality(_read(prompts) if prompts else list(PROMPTS), as_json, given)
+        return bench_quality(read_prompts(prompts) if prompts else list(PROMPTS), as_json, given)
     if given.pop("files"):
         raise click.UsageError("-f is a text for --quality; prompts to answer are --prompts.")
     if given["shape"]:
         from cli.bench_shape import bench_shape
 
-        return bench_shape(_read(prompts) if prompts else list(PROMPTS), as_json, given)
+        return bench_shape(read_prompts(prompts) if prompts else list(PROMPTS), as_json, given)
     from cli.build import open_session, versions
     from cli.interrupt import Interrupt
 
     with closing(open_session(settings.model_options(given), Interrupt())) as session:
         chosen = settings.answer_options({**given, "seed": given["seed"] or 0}, session.sampling)
-        texts = _read(prompts) if prompts else list(PROMPTS)
+        texts = read_prompts(prompts) if prompts else list(PROMPTS)
         arms = _alternate(session, chosen, texts, repeats)
     speculative = [run["report"] for run in arms["speculative"]]
     ratios = [p["seconds"] / s["seconds"] for p, s in zip(*arms.values(), strict=True)]
@@ -119,7 +119,7 @@ def _quartiles(ratios: list[float]) -> list[float]:
     return statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2
 
 
-def _read(path: Path) -> list[str]:
+def read_prompts(path: Path) -> list[str]:
     try:
         return [json.loads(line)["turns"][0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:

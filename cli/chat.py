@@ -1,6 +1,6 @@
 """`specexec chat`: a conversation one stays in."""
 
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,17 @@ def chat(files: tuple[Path, ...], **given: Any) -> int:
     color.choose(given["color"])
     path = opening.wanted_session(given)
     wanted = settings.model_options(given)
-    with closing(open_session(wanted, Interrupt())) as session, closing(Record(note)) as kept:
+    with opening.keys() as keys, ExitStack() as stack:
+        with keys.watched() if keys else nullcontext():
+            session = stack.enter_context(closing(open_session(wanted, Interrupt())))
+        kept = stack.enter_context(closing(Record(note)))
         for remark in (*settings.remarks(wanted), *session.remarks):
             note(remark, given["quiet"])
-        talk = opening.open_talk(session, given, kept, path)
+        talk = opening.open_talk(session, given, kept, path, keys)
         for file in files:
             talk.attach(file)
         talk.say(opening.banner(talk))
-        with deaf() if opening.edits() else nullcontext():
+        with deaf() if keys else nullcontext():
             converse(talk)
     return 0
 

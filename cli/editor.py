@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.completion import Completer
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import has_focus
@@ -54,8 +53,9 @@ class Editor:
     def _clear(self, event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()
-        else:
-            run_in_terminal(self._hint)
+        else:  # not run_in_terminal: an Enter that comes while the terminal is not raw is read as a new line
+            event.app.renderer.erase()
+            self._hint()
 
 
 def _output() -> Output:

@@ -13,13 +13,14 @@ from cli import llamacpp
 from cli.chunk import prompt_chunk
 from cli.kv import away, check_place, of_device
 from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, resident_weights, sizes
+from cli.loading import of_folder, of_store
 from cli.models import Model, ModelOptions
 from cli.values import AUTO
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
 from offload.errors import TooLittleMemory
-from offload.folder import Folder, Form, ResidentWeights, stored
+from offload.folder import Folder, Form, stored
 from offload.footprint import footprint
 from offload.form import Plain, Quantised
 from offload.gguf import Gguf
@@ -98,12 +99,12 @@ class Making:
         layers, tied, tree = config.num_hidden_layers, config.tie_word_embeddings, max(LARGEST_TREE, self.options.tree)
         if quant and device == CPU and instruction_set() != REFERENCE:
             form = Quantised(quant, "tile16", tied, CPU, torch.float32)
-            weights = ResidentWeights(folder, layers, tied, form, memory.together)
+            weights = of_folder(folder, layers, tied, form, self.options, memory.together)
             return self._kernels(config, weights, context, self.options.kv, tree)
         dtype = choose_dtype(self.options.dtype, *stored(folder))
         other: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
-        cache = kept(config, self.options.kv, device, context)
-        return self._torch(config, ResidentWeights(folder, layers, tied, other), context, device, dtype, quant, tree, cache)
+        weights, cache = of_folder(folder, layers, tied, other, self.options), kept(config, self.options.kv, device, context)
+        return self._torch(config, weights, context, device, dtype, quant, tree, cache)
 
     def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
@@ -115,7 +116,8 @@ class Making:
                              hint=f"specexec convert {store.path} --layout rowmajor")
         ram = self.options.ram or free_memory()
         placed, chunk = self._placed(store, context, ram)  # what it keeps in memory is read; the rest will stream
-        weights = open_streamer(store, placed)
+        with of_store(store, placed, self.options) as told:
+            weights = open_streamer(store, placed, told)
         if store.layout == "tile16":
             return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk,
                                  away(store, placed.place, atexit.register))
@@ -131,7 +133,8 @@ class Making:
         dtype = torch.bfloat16 if auto else DTYPES[self.options.dtype]
         placed = self.device_placement(store, context, self.options.vram or free_vram(device), dtype)
         lanes, tree = cuda(device), self.options.tree
-        weights = open_device_stream(store, placed, lanes, dtype)
+        with of_store(store, placed, self.options) as told:
+            weights = open_device_stream(store, placed, lanes, dtype, told)
         atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
         cache = of_device(config, placed.kv, context, 2 * tree, placed.place, lanes, dtype, atexit.register)
         return self._torch(config, weights, context, device, dtype, quant, tree, cache)

@@ -1,4 +1,4 @@
-"""What is typed while an answer is written: Esc stops it, and text waits for the next prompt."""
+"""What is typed while a model is loaded or an answer is written: text waits for the next prompt, Esc stops the answer."""
 
 import contextlib
 import os
@@ -14,28 +14,40 @@ from typing import Any
 EVERY = 0.05  # seconds between two looks
 SEQUENCE = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|O.|[^\x1b\[O])")  # arrows, Alt with a key
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+STOPS = (b"\x1b", b"\x03")  # Esc, and a Ctrl-C that was typed while an editor still had the terminal
 
 
 class Keys:
-    """The terminal's keys, without echo, as they come; Ctrl-C stays a signal."""
+    """The terminal's keys, without echo, as they come; Ctrl-C stays a signal, which throws nothing away that was written."""
 
     def __init__(self) -> None:
         self._file = sys.stdin.fileno()
         self._before: list[Any] | None = None  # how the terminal was
-        self._typed, self._looked = b"", 0.0
+        self._typed, self._looked, self._watching = b"", 0.0, False
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
+        """Inside, the terminal shows no key by itself (nor ^C), but where an editor has it: from one prompt to the next."""
         self._before = termios.tcgetattr(self._file)
         raw = termios.tcgetattr(self._file)
         raw[0] &= ~termios.ICRNL
         raw[3] &= ~(termios.ICANON | termios.ECHO)
+        raw[3] |= termios.NOFLSH
         self._set(raw)
         try:
             yield
         finally:
-            self._look()
             self.restore()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside what is held: keys are looked at; what was typed by the end waits for who asks."""
+        self._watching = True
+        try:
+            yield
+        finally:
+            self._watching = False
+            self._look()
 
     def restore(self) -> None:
         if self._before:
@@ -43,8 +55,8 @@ class Keys:
             self._before = None
 
     def escape(self) -> bool:
-        """Whether Esc was pressed."""
-        if self._before is None or time.monotonic() - self._looked < EVERY:
+        """Whether Esc was pressed, or a Ctrl-C that is no signal."""
+        if not self._watching or time.monotonic() - self._looked < EVERY:
             return False
         self._looked = time.monotonic()
         return self._look()
@@ -60,7 +72,7 @@ class Keys:
             got += more
         got = SEQUENCE.sub(b"", got)
         self._typed += got.replace(b"\x1b", b"")
-        return b"\x1b" in got
+        return any(key in got for key in STOPS)
 
     def _set(self, mode: list[Any]) -> None:
         with contextlib.suppress(termios.error):  # a terminal that has gone away

@@ -1,11 +1,13 @@
 """The command line: its commands, and the one place where what went wrong becomes two lines and an exit code."""
 
 import contextlib
+import io
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
@@ -55,6 +57,7 @@ for command in (run, chat, pull, convert, list_, show, verify, rm, plan, bench, 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one command; returns the exit code (README)."""
+    _lenient(sys.stdout)
     try:
         return _run(list(arguments))
     except (BrokenPipeError, ReaderGone):
@@ -66,6 +69,12 @@ def main(arguments: Sequence[str]) -> int:
         return _two_lines(*_usage(error), WRONG_USAGE)
     except Exception as error:
         return explain(error)
+
+
+def _lenient(out: TextIO) -> None:
+    """Characters that the person's encoding lacks are spelled out: an answer never ends at one."""
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
 """How a chat begins: a new conversation or a kept one, a terminal to edit on or plain lines, and where it is saved."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,15 +40,28 @@ def edits() -> bool:
     return sys.stdin.isatty() and color.moves(sys.stdin) and (sys.stdout.isatty() or sys.stderr.isatty())
 
 
-def open_talk(session: Session, given: dict[str, Any], kept: Record, path: Path | None) -> Talk:
-    """path: of a kept chat, or where a new one is kept under its name."""
+@contextmanager
+def keys() -> "Iterator[Keys | None]":
+    """Inside, what is typed while nobody asks for it waits there; None where there is nothing but lines."""
+    if not edits():
+        yield None
+        return
+    from cli.keys import Keys
+
+    found = Keys()
+    with found.held():
+        yield found
+
+
+def open_talk(session: Session, given: dict[str, Any], kept: Record, path: Path | None, keys: "Keys | None") -> Talk:
+    """path: of a kept chat, or where a new one is kept under its name. keys: of a terminal where lines can be edited."""
     options = settings.answer_options(given, session.sampling)
     settings.think(session.codec, given["think"])
     of = identity(given["model"], find(given["model"], "target"), session.codec)
     fresh = Conversation(session.codec, settings.system_prompt(given["system"]))
     talk = Talk(session, fresh, options, given, kept, Lines(), of)
-    if edits():
-        _edit(talk)
+    if keys:
+        _edit(talk, keys)
     if not session.codec.has_template:
         talk.say("no chat template: each turn continues one text")
     if path and path.exists():
@@ -102,15 +116,14 @@ def _restore(keys: "Keys") -> None:
     sys.stderr.flush()
 
 
-def _edit(talk: Talk) -> None:
+def _edit(talk: Talk, keys: "Keys") -> None:
     """Keys are read while an answer is written, lines edited between answers."""
     from cli.completer import ChatCompleter
     from cli.editor import Editor
     from cli.history import history
     from cli.home import state
-    from cli.keys import Keys
 
-    keys, interrupt = Keys(), talk.session.interrupt
+    interrupt = talk.session.interrupt
     interrupt.also, interrupt.leave, talk.alone = keys.escape, lambda: _restore(keys), keys.watched
     past = history(state() / "history" if talk.given["history"] else None, talk.say)
     talk.reader = Editor(past, ChatCompleter(), lambda: click.secho(HINT, err=True, dim=True), keys.text)

@@ -16,15 +16,18 @@ from offload.convert import size
 WINDOW = 10.0  # seconds that a rate is taken over
 EVERY, OFTEN, SELDOM = 0.1, 2.0, 30.0  # seconds between rewritten lines; at least and at most between plain ones,
 STEPS = 20  # of which there are about as many
-CELLS, HOURS = 10, 99
+CELLS, HOURS, NAMED = 10, 99, 30
 YES = ("1", "ON", "YES", "TRUE")
 
 
 class Progress:
-    """Implements offload's Watcher for the work called `name`, of several threads. quiet: says nothing at all."""
+    """Implements offload's Watcher for the work called `name`, of several threads. quiet: says nothing at all.
 
-    def __init__(self, name: str, quiet: bool) -> None:
-        self.name, self.quiet = name, quiet
+    patience: seconds of work before the first line.
+    """
+
+    def __init__(self, name: str, quiet: bool, patience: float = 0.0) -> None:
+        self.name, self.quiet, self._patience = name, quiet, patience
         self._bars = not quiet and os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() not in YES
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._width = 0  # of the line that stands there
@@ -35,7 +38,7 @@ class Progress:
     def begin(self, total: int, done: int) -> None:
         self._total, self._done = total, done
         self._shown, self._step = time.monotonic(), done * STEPS // max(total, 1)
-        self._marks = deque([(self._shown, done)])
+        self._marks, self._patient = deque([(self._shown, done)]), self._shown + self._patience
 
     def work(self, here: Mapping[str, int], total: int) -> None:
         if done := sum(here.values()):
@@ -70,7 +73,9 @@ class Progress:
 
     def _due(self, now: float) -> bool:
         since, step = now - self._shown, self._done * STEPS // self._total
-        return since >= EVERY if self._live else since >= SELDOM or (since >= OFTEN and step > self._step)
+        if self._live:
+            return since >= EVERY and now > self._patient
+        return since >= SELDOM or (since >= OFTEN and step > self._step)
 
     def _mark(self, now: float) -> None:
         self._shown, self._step = now, self._done * STEPS // self._total
@@ -79,22 +84,29 @@ class Progress:
             self._marks.popleft()
 
     def _show(self, what: str) -> None:
-        line = self._line(what)
+        share, numbers = self._numbers()
         if not self._live:
-            note(line)
+            note(f"{self.name[:NAMED]} {share:4.0%} {numbers}  {what}")
             return
-        room = shutil.get_terminal_size().columns - 1
+        line = self._line(share, numbers, what, shutil.get_terminal_size().columns - 1)
         self.clear()
-        self._width = min(len(line), room)
-        click.echo("\r" + line[:room], nl=False, err=True)
+        self._width = len(line)
+        click.echo("\r" + line, nl=False, err=True)
 
-    def _line(self, what: str) -> str:
+    def _numbers(self) -> tuple[float, str]:
+        """How much is done, and how much of how much, how fast, how long it will take yet."""
         (then, before), (now, done) = self._marks[0], self._marks[-1]
         rate = (done - before) / max(now - then, 1e-9)
         left = duration((self._total - done) / rate) if rate else "?"
-        share = done / self._total
-        drawn = f" {bar(share)}" if self._live else ""
-        return f"{self.name[:30]} {share:4.0%}{drawn} {self._figures('/')}  {rate / 1e6:.0f} MB/s  {left}  {what}"
+        return done / self._total, f"{self._figures('/')}  {rate / 1e6:.0f} MB/s  {left}"
+
+    def _line(self, share: float, numbers: str, what: str, room: int) -> str:
+        """All that there is room for: a name may be cut, a number is there whole or not at all."""
+        name, some = self.name[:NAMED], f"{share:4.0%}"
+        cut = name[: max(0, room - len(f" {some} {numbers}"))]
+        ways = (f"{name} {some} {bar(share)} {numbers}  {what}", f"{name} {some} {bar(share)} {numbers}",
+                f"{cut} {some} {numbers}", f"{some} {numbers}".strip(), some.strip())
+        return next((way for way in ways if len(way) <= room), "")
 
 
 def duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ def reply(prompt: str | None, styled: bool, hidden: bool, page: Page | None = No
 
 
 def _page(styled: bool) -> Page:
-    if not (styled and coloured(sys.stdout)):
+    if not (styled and coloured(sys.stdout) and sys.stdout.encoding.lower().startswith("utf")):
         return Plain()
     from cli.markdown import MarkdownPage
 
@@ -65,8 +65,8 @@ def stats(made: "Generation", options: "AnswerOptions") -> str:
     report, tokens = made.report, len(made.answer.ids)
     rate = f"{tokens / made.seconds:.1f} tokens/s" if made.seconds else "no time"
     accepted = f"{report.tokens_per_pass:.1f} tokens/pass" if report.tokens_per_pass else "no pass"
-    streamed = f"{size(made.streamed_bytes)} streamed, " if made.streamed_bytes else ""
-    return f"{tokens} tokens, {rate}, {accepted}, {streamed}{report.first_seconds:.1f} s to first, seed {options.seed}"
+    read = f"{size(int(made.streamed_bytes / made.seconds))}/s read, " if made.streamed_bytes and made.seconds else ""
+    return f"{tokens} tokens, {rate}, {accepted}, {read}{report.first_seconds:.1f} s to first, seed {options.seed}"
 
 
 def as_json(made: "Generation", prompt_tokens: int, options: "AnswerOptions") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An answer as it is shown: thoughts dim on stderr where a person sits, all else on a page."""
+"""An answer as it is shown: thoughts dim on stderr where a person sits, or between their marks; all else on a page."""
 
 import sys
 
@@ -6,7 +6,7 @@ import click
 
 from cli.color import coloured
 from cli.page import CONTROL, Page
-from specexec.thoughts import Piece, Thoughts
+from specexec.thoughts import CLOSE, OPEN, Piece, Thoughts
 
 
 class Reply:
@@ -15,7 +15,7 @@ class Reply:
     def __init__(self, page: Page, within: bool = False, hidden: bool = False) -> None:
         self._page, self._thoughts = page, Thoughts(within)
         self._thinks = sys.stderr.isatty() and not hidden
-        self._line_ended = True  # of the thoughts
+        self._line_ended, self._marked = True, False  # of the thoughts
 
     def add(self, text: str) -> None:
         for piece in self._thoughts.take(text):
@@ -32,11 +32,20 @@ class Reply:
             self._end_thoughts()
             self._page.add(piece.text)
         elif self._thinks:
-            text = piece.text.translate(CONTROL)
-            click.echo(click.style(text, dim=True) if coloured(sys.stderr) else text, nl=False, err=True)
-            self._line_ended = text.endswith("\n")
+            self._think(piece.text.translate(CONTROL))
+
+    def _think(self, text: str) -> None:
+        """Where there is no colour, the model's own marks tell thoughts from the answer."""
+        if not coloured(sys.stderr) and not self._marked:
+            click.echo(OPEN, err=True)
+            self._marked = True
+        click.echo(click.style(text, dim=True) if coloured(sys.stderr) else text, nl=False, err=True)
+        self._line_ended = text.endswith("\n")
 
     def _end_thoughts(self) -> None:
         if not self._line_ended:
             click.echo(err=True)
             self._line_ended = True
+        if self._marked:
+            click.echo(CLOSE, err=True)
+            self._marked = False

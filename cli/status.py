@@ -1,4 +1,7 @@
-"""How far a long pass is, in one dim line below the text, on a terminal alone; gone before anything else is written."""
+"""How far a long pass is, in one dim line below the text, on a terminal alone; gone before anything else is written.
+
+Of a prompt that several passes read, a last line stays: what was read, and how long that took.
+"""
 
 import shutil
 import sys
@@ -9,6 +12,7 @@ import click
 
 from cli.color import coloured, moves
 from cli.progress import bar, duration
+from cli.render import note
 from cli.session import Generation, Session
 
 LONG = 1.0  # seconds of a pass that is worth a line
@@ -18,8 +22,8 @@ BACK, CLEAR = "\x1b8", "\x1b[J"
 
 
 def shows(quiet: bool) -> bool:
-    """Whether there is a place for the line."""
-    return moves(sys.stderr) and not quiet
+    """Whether there is a place for the line: a terminal that nobody else, as a pager does, writes to."""
+    return moves(sys.stderr) and sys.stdout.isatty() and not quiet
 
 
 class Status:
@@ -33,7 +37,7 @@ class Status:
         self._done = 0  # layers of it
         self._took = self._drawn = 0.0  # the pass before; when the line was drawn last
         self._missing: int | None = None
-        self._shown = False
+        self._shown = self._reading = False
 
     def beat(self) -> None:
         now = time.monotonic()
@@ -53,9 +57,16 @@ class Status:
             for text in texts:
                 if text:
                     self.clear()
+                    self._tell()
                 yield text
         finally:
             self.clear()
+
+    def _tell(self) -> None:
+        """That a long prompt has been read; once."""
+        if self._reading and (self._missing or 0) > self._chunk:
+            note(f"{self._missing:,} tokens read in {duration(time.monotonic() - self._start)}")
+        self._reading = False
 
     def clear(self) -> None:
         if self._shown:
@@ -66,6 +77,7 @@ class Status:
         share = min(1.0, self._done / self._layers)  # a model that drafts for itself beats while it drafts too
         read, whole = self._read(share), self._missing or 0
         if not self._made.report.passes and whole > 1:
+            self._reading = True
             left = (now - self._start) * (whole - read) / read if read else 0
             return f"reading {read:,.0f} of {whole:,} tokens {bar(read / whole)} {duration(left) if read else '?'}"
         rate = self._made.report.tokens_per_pass
@@ -74,9 +86,14 @@ class Status:
 
     def _read(self, share: float) -> float:
         """Tokens of the prompt so far."""
-        chunk, whole = self._target.limits.tree, self._missing or 0
-        before = min(whole, (self._target.passes - self._first) * chunk)
-        return before + share * min(chunk, whole - before)
+        whole = self._missing or 0
+        before = min(whole, (self._target.passes - self._first) * self._chunk)
+        return before + share * min(self._chunk, whole - before)
+
+    @property
+    def _chunk(self) -> int:
+        """Tokens of a prompt that one pass reads."""
+        return max(self._target.limits.tree, self._target.limits.chunk)
 
     def _draw(self, line: str) -> None:
         room = shutil.get_terminal_size().columns - 1

@@ -50,10 +50,10 @@ class Kv(click.Choice[str]):
 
 
 class Size(click.ParamType[int]):
-    """Bytes: a number with GiB, GB, MiB, MB or nothing behind it. none: what is read as 0."""
+    """Bytes: a number with GiB, GB, MiB, MB or nothing behind it; G is GB. none: what is read as 0."""
 
     name = "SIZE"
-    UNITS: ClassVar = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9,
+    UNITS: ClassVar = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KB": 10**3, "MB": 10**6, "GB": 10**9,
                        "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
     def __init__(self, none: tuple[str, ...] = ()) -> None:

@@ -10,6 +10,7 @@ from offload.buffer import Buffer
 from offload.direct import AGAIN, BLOCK, DirectFile, check_size, failed
 from offload.errors import DamagedFiles
 from offload.piece import Piece
+from offload.told import Told, nobody
 
 
 class Embedding:
@@ -19,10 +20,10 @@ class Embedding:
     why_plain: as a DirectFile's. Raises DamagedFiles and OffloadError, naming the file.
     """
 
-    def __init__(self, piece: Piece) -> None:
+    def __init__(self, piece: Piece, told: Told = nobody) -> None:
         self.piece = piece
         (self._span,) = piece.spans.values()
-        self.why_plain = self._check()
+        self.why_plain = self._check(told)
         try:
             self._descriptor = os.open(piece.path, os.O_RDONLY)
             if hasattr(os, "posix_fadvise"):
@@ -43,7 +44,7 @@ class Embedding:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def _check(self) -> str | None:
+    def _check(self, told: Told) -> str | None:
         """Why the file was not read past the page cache, or None."""
         file, room = DirectFile(self.piece.path), Buffer(BLOCK)
         try:
@@ -54,6 +55,7 @@ class Embedding:
                 got = file.read_block(part, done)
                 digest.update(part[:got])
                 done += got
+                told(got)
             self.piece.compare(digest)
         finally:
             file.close()

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
+from offload.told import Told, nobody
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -78,6 +79,11 @@ class Folder:
                           hint="a copy of the model in safetensors")
         raise DamagedFiles(f"{self.path} has no safetensors file.", hint="a folder with model.safetensors in it")
 
+    @property
+    def nbytes(self) -> int:
+        """Of its weights, as they are stored."""
+        return sum(path.stat().st_size for path in self.shards())
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor by its published name, as stored."""
         for path in self.shards():
@@ -92,11 +98,13 @@ class Folder:
 class ResidentWeights:
     """A folder's tensors, all in memory: implements the engine's WeightSource.
 
-    tied: the head is the embedding. form: what becomes of each tensor. Raises DamagedFiles where a layer or the head is
-    missing.
+    tied: the head is the embedding. form: what becomes of each tensor. told: of its bytes, as stored. Raises DamagedFiles
+    where a layer or the head is missing.
     """
 
-    def __init__(self, folder: Folder, layers: int, tied: bool, form: Form, hold: Hold = dict) -> None:
+    def __init__(
+        self, folder: Folder, layers: int, tied: bool, form: Form, hold: Hold = dict, told: Told = nobody,
+    ) -> None:
         self.folder = folder
         self._layers: list[dict[str, torch.Tensor]] = [{} for _ in range(layers)]
         self._resident: dict[str, torch.Tensor] = {}
@@ -104,6 +112,7 @@ class ResidentWeights:
             if not (tied and name == HEAD):
                 for made, form_of_it in form(name, tensor).items():
                     self._keep(made, form_of_it)
+            told(tensor.nbytes)
         self._check({EMBEDDING, "model.norm.weight"} | (set() if tied else {HEAD}))
         self._resident = hold(self._resident)
         for index, tensors in enumerate(self._layers):

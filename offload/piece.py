@@ -11,6 +11,7 @@ from offload.buffer import Buffer, Span
 from offload.direct import BLOCK, DirectFile
 from offload.errors import DamagedFiles
 from offload.store import Store
+from offload.told import Told, nobody
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Piece:
             digest.update(view[start : start + BLOCK])
         self.compare(digest)
 
-    def fill(self, buffer: Buffer) -> None:
+    def fill(self, buffer: Buffer, told: Told = nobody) -> None:
         """Reads it into the beginning of `buffer`, and checks it. Raises DamagedFiles and OffloadError."""
         view, file = buffer.view[: self.size], DirectFile(self.path)
         try:
@@ -47,13 +48,14 @@ class Piece:
         finally:
             file.close()
         self.check(view)
+        told(self.size)
 
-    def read(self) -> Buffer:
+    def read(self, told: Told = nobody) -> Buffer:
         """Its bytes, as fill reads them."""
         buffer = Buffer(self.size)
-        self.fill(buffer)
+        self.fill(buffer, told)
         return buffer
 
-    def load(self) -> dict[str, torch.Tensor]:
+    def load(self, told: Told = nobody) -> dict[str, torch.Tensor]:
         """Its tensors, as fill reads them."""
-        return self.read().tensors(self.spans)
+        return self.read(told).tensors(self.spans)

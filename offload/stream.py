@@ -15,6 +15,7 @@ from offload.direct import DirectFile
 from offload.embedding import Embedding
 from offload.piece import Piece
 from offload.reader import Reader
+from offload.told import Told, nobody
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -61,16 +62,17 @@ class Streamer:
     """Implements Streaming and the engine's WeightSource over a store's files. Its passes take the layers in order.
 
     pinned: layers kept in memory, read at once. slots: buffers of the ring. elsewhere: layers that it is never asked for.
+    told: of the bytes of those that are kept, as they come.
     """
 
     def __init__(
         self, pieces: Sequence[Piece], resident: Tensors, embedding: Embedding, pinned: frozenset[int], slots: int = 2,
-        elsewhere: frozenset[int] = frozenset(),
+        elsewhere: frozenset[int] = frozenset(), told: Told = nobody,
     ) -> None:
         self.pieces, self.embedding, self.pinned, self.streamed_bytes = pieces, embedding, pinned, 0
         self._resident = resident
         self._checked: set[int] = set()
-        self._kept = {index: pieces[index].read() for index in sorted(pinned)}
+        self._kept = {index: pieces[index].read(told) for index in sorted(pinned)}
         cycle = [index for index in range(len(pieces)) if index not in pinned | elsewhere]
         self._files = {index: DirectFile(pieces[index].path) for index in cycle}
         self._slots = [Buffer(max(pieces[index].size for index in cycle)) for _ in range(min(slots, len(cycle)))]

@@ -7,7 +7,8 @@ from typing import Protocol
 from specexec.prefix import common
 
 REPLACEMENT = "\ufffd"
-TAIL = 6  # prompt ids that the first token's text may depend on
+TAIL = 6  # ids that the next one's text may depend on
+WINDOW = 12  # ids that are decoded together at the most, where no character is longer
 
 
 class TextCodec(Protocol):
@@ -41,8 +42,7 @@ class Answer:
         self.ids: list[int] = []
         self.text = ""
         self.stop_reason: str | None = None
-        self._window = self._tail(prompt)  # ids whose text together is known; the last ones' may wait for more
-        self._known = len(codec.decode(self._window))
+        self._window, self._known = self._tail(prompt)  # ids, and how much of their text is known; the last may wait for more
         self._whole = [(0, 0)]  # (tokens, characters) wherever no character is incomplete
         self._shown = 0
         self._check_length()
@@ -80,8 +80,9 @@ class Answer:
     def _grow(self, text: str) -> None:
         searched = len(self.text)
         self.text += text[self._known :]
-        self._window = self._tail(self._window)
-        self._known = len(self.codec.decode(self._window))
+        self._known = len(text)
+        if len(self._window) > WINDOW:
+            self._window, self._known = self._tail(self._window)
         self._whole.append((len(self.ids), len(self.text)))
         self._find_stop(searched)
 
@@ -92,12 +93,12 @@ class Answer:
         if found:
             self._cut(min(found))
 
-    def _tail(self, ids: Sequence[int]) -> list[int]:
-        """The last ids, and those before them that their first character may need."""
+    def _tail(self, ids: Sequence[int]) -> tuple[list[int], int]:
+        """The last ids and those before them that their first character may need; the length of their text."""
         start = max(0, len(ids) - TAIL)
-        while start and self.codec.decode(ids[start:]).startswith(REPLACEMENT):
+        while (text := self.codec.decode(ids[start:])).startswith(REPLACEMENT) and start:
             start -= 1
-        return list(ids[start:])
+        return list(ids[start:]), len(text)
 
     def _cut(self, at: int) -> None:
         """Ends the text at a character; the last kept ids spell out what is left of a token cut in two."""

@@ -9,8 +9,7 @@ from specexec.roles import Pass, Worth
 FIRST = 32  # tokens of a pass that carries a tree when nothing is known about the machine
 MEMORY = 0.9  # weight of all earlier passes in the rate when a new one comes
 IDLE = 3  # passes without a draft after which nothing looks for one
-SOME = 8  # of them, one is measured
-SELDOM = 64  # of them, between two looks at the most
+SELDOM, PAUSE = 64, 0.5  # of them, between two looks at the most, and seconds between these at the least
 SPARE = 0.005  # the share of time spent on looking again
 WAKING = 3  # plain passes that looks may take, all together, where the text has changed
 FEW = 16  # tokens above node 0 beyond which a pass reads a prompt, and says little about the rate
@@ -44,6 +43,8 @@ class Auto:
         self._tokens = self._seconds = 0.0  # lately
         self._idle = 0  # passes without a draft, the last ones
         self._spare = 0.0  # seconds saved up for a look
+        self._slept = 0.0  # seconds since one was due
+        self._passes: list[Pass] = []  # that the price does not know yet
 
     @property
     def rate(self) -> float:
@@ -61,19 +62,24 @@ class Auto:
 
     @property
     def _awake(self) -> bool:
-        return self._idle < IDLE or self._idle % SELDOM == 0 or self._idle & (self._idle - 1) == 0
+        if self._idle < SELDOM:
+            return self._idle < IDLE or self._idle & (self._idle - 1) == 0
+        return self._idle % SELDOM == 0 and self._slept >= PAUSE
 
     def wake(self) -> None:
         if self._idle >= IDLE:
             self._idle, self._spare = 0, max(self._spare, WAKING * float(self.price.seconds([1])[0]))
 
     def learn(self, pass_: Pass) -> None:
-        if self._idle < IDLE or self._idle % SOME == 0:
-            self.price = self.price.measured([pass_.missing + pass_.nodes], [pass_.seconds], [pass_.waited])
+        self._passes.append(pass_)
         seconds = pass_.seconds + pass_.draft_seconds
         saved = SPARE * seconds if self._idle >= IDLE else 0.0
         self._spare = max(0.0, self._spare + saved - pass_.draft_seconds)
+        self._slept = seconds if self._awake else self._slept + seconds
         self._idle = 0 if pass_.nodes > 1 else self._idle + 1
         if pass_.missing <= FEW:
             self._tokens = MEMORY * self._tokens + pass_.tokens
             self._seconds = MEMORY * self._seconds + seconds
+        if self._awake:  # else nobody asks what passes take, and saying it would take longer than some passes
+            tokens, took, waited = zip(*((p.missing + p.nodes, p.seconds, p.waited) for p in self._passes), strict=True)
+            self.price, self._passes = self.price.measured(tokens, took, waited), []

@@ -4,8 +4,8 @@ The tree is exactly the best nodes seen: a draft pass looks below the best ones 
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -25,6 +25,7 @@ LEAST_BEAM = 4
 AHEAD, LEAST_AHEAD = 8, 0.05  # nodes looked below while a pass waits, and the least chance that one of them is the next root
 SMALLEST = 1e-3  # chance of a node that is kept while a pass waits
 ROOM, LEAST_ROOM = 2, 32  # nodes kept for each that is worth it now, and beside them: more may become so
+NOTHING = Growing(0, 0, 0)
 
 
 class Grow:
@@ -34,18 +35,19 @@ class Grow:
         self.expanders, self.context, self.idle, self.chance = expanders, context, idle, Chance()
         self._ahead = Ahead()
         self.crews = _crews(expanders)
-        self._growing = Growing(0, 0, 0)
+        self._growing = NOTHING
         self._chosen: list[int] = [0]
         self._context: Sequence[int] = ()
 
     def draft(self, context: Sequence[int], worth: Worth, sampling: Sampling, noise: Noise) -> DraftTree:
-        self._growing, self._chosen = Growing(context[-1], worth.budget, self.context - len(context)), [0]
-        if worth.budget:
-            self._context = context[-RUN:]
-            penalties = Penalties(sampling, context[: noise.origin], context[noise.origin :])
-            self._grow(Setting(context, sampling, noise, penalties), worth)
-            ranked = self._growing.ranked()
-            self._chosen += sorted(ranked[: worth.size(self._chances(ranked))])
+        if not worth.budget:
+            self._growing = NOTHING
+            return DraftTree((context[-1],))
+        self._growing, self._context = Growing(context[-1], worth.budget, self.context - len(context)), context[-RUN:]
+        penalties = Penalties(sampling, context[: noise.origin], context[noise.origin :])
+        self._grow(Setting(context, sampling, noise, penalties), worth)
+        ranked = self._growing.ranked()
+        self._chosen = [0, *sorted(ranked[: worth.size(self._chances(ranked))])]
         return self._tree()
 
     def learn(self, tree: DraftTree, picks: Picks, verdict: Verdict) -> None:
@@ -60,16 +62,13 @@ class Grow:
         if nodes := [node for node in range(1, len(grown.tokens)) if grown.parents[node] in reached]:
             self.chance.learn(self._families(nodes), [grown.tokens[node] == reached[grown.parents[node]] for node in nodes])
 
-    @contextmanager
-    def meanwhile(self, tree: DraftTree) -> Iterator[None]:
+    def meanwhile(self, tree: DraftTree) -> AbstractContextManager[None]:
         """Looks below the likeliest ends of the tree, for as long as the pass would wait: one of them may be the next root."""
         if self.idle is None or not self._growing.budget or not any(expander.models for expander in self.expanders):
-            yield
-            return
+            return nullcontext()
         self._ahead.begin(self.idle.waited)
         self._growing.reopen(SMALLEST)
-        with self.idle.filled(self._look_ahead):
-            yield
+        return self.idle.filled(self._look_ahead)
 
     def _look_ahead(self) -> bool:
         crew, tree = self.crews[0], self._growing
@@ -181,6 +180,5 @@ class Nothing:
     def learn(self, tree: DraftTree, picks: Picks, verdict: Verdict) -> None:
         """There is nothing to learn."""
 
-    @contextmanager
-    def meanwhile(self, tree: DraftTree) -> Iterator[None]:
-        yield
+    def meanwhile(self, tree: DraftTree) -> AbstractContextManager[None]:
+        return nullcontext()

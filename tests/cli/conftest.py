@@ -47,6 +47,7 @@ def specexec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
         code = main(arguments)
         found = capsys.readouterr()
+        words.check_all(found.err)
         if code not in (0, 130, 141) and "Error: " in found.err:
             words.check(found.err)
         return Ran(code, found.out, found.err)

@@ -29,7 +29,7 @@ def contents(path: Path, role: str) -> list[object]:
 def test_a_first_chat(tmp_path: Path) -> None:
     """Questions of one and of many lines, pasted ones, history, completion, regeneration, the screen and the way out."""
     with terminal(tmp_path, *CHAT, "-n", "12", "--seed", "1", "--no-stats", XDG_STATE_HOME=str(tmp_path)) as at:
-        at.prompts(1)
+        assert "bundled with bundled, context 1,024. /help, Ctrl-D leaves\n>>>" in at.prompts(1)
         at.say("Once upon a time")
         at.prompts(2)
         at.type("One line")
@@ -72,6 +72,27 @@ def test_a_first_chat(tmp_path: Path) -> None:
     assert answers[-1] != answers[-2]
     assert (tmp_path / "specexec" / "history").stat().st_mode & 0o777 == file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_chat_that_is_saved_and_loaded_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    saved, given = tmp_path / "talk.jsonl", ("-n", "12", "--temperature", "1", "--no-stats")
+    with terminal(tmp_path, *CHAT, *given, "--seed", "3", XDG_STATE_HOME=str(tmp_path)) as at:
+        at.prompts(1)
+        at.say("Once upon a time")
+        at.prompts(2)
+        at.say(f"/save {saved}")
+        at.prompts(3)
+        at.say("Then")
+        whole = at.prompts(4)
+    with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path)) as at:
+        at.prompts(1)
+        at.say(f"/load {saved}")
+        at.until("1 turns from")
+        at.prompts(2)
+        at.say("Then")
+        loaded = at.prompts(3)
+    assert loaded.split("\n>>> Then\n")[1] == whole.split("\n>>> Then\n")[1]
+    assert len(loaded.split("\n>>> Then\n")[1]) > 10
 
 
 @pytest.mark.parametrize(("given", "found"), [((), "/set temp 0.1"), (("--no-history",), "")])
@@ -122,6 +143,31 @@ def test_a_pass_that_takes_long_is_told_of_below_the_text(slow_store: tuple[str,
         shown = at.prompts(2)
         assert "reading" not in shown
         assert "% of layers" not in shown
+
+
+def test_a_long_prompt_leaves_a_line_that_says_how_long_it_took(slow_store: tuple[str, ...], very_slowly: dict[str, str],
+                                                               tmp_path: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("Once upon a time there was a little dog who lived in a house. " * 40)
+    given = (*slow_store, "-n", "2", "--no-stats", "-f", str(text))
+    with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path), **very_slowly) as at:
+        at.prompts(1)
+        at.say("Then")
+        at.until(r"^reading \d+ of 6\d\d tokens ▕█+ *▏ \d+s")
+        shown = at.prompts(2)
+    assert re.search(r"^>>> Then\n6\d\d tokens read in \d+s\n.*\w", shown, re.MULTILINE)
+    assert "reading" not in shown
+
+
+def test_loading_is_a_bar_whose_last_line_stays(bundled_store: Path, very_slowly: dict[str, str], tmp_path: Path) -> None:
+    given = ("-m", str(bundled_store), "--draft", "none", "--no-save")
+    with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path), **very_slowly) as at:
+        at.until(r"^bundled-nf4 +\d+% ▕█+ *▏ \d\.\d/\d\.\d MB  \d+ MB/s  \d+s  loading\Z")
+        at.type("typed early")
+        shown = at.prompts(1)
+        at.until(r"^>>> typed early\s*\Z")
+    assert "typed" not in at.log.read_text().split(">>>")[0]
+    assert re.match(r"bundled-nf4: \d\.\d MB loaded in \d+s\n(.*\n)*.* /help, Ctrl-D leaves\n>>>", shown)
 
 
 def test_a_narrow_window_that_changes_without_colour(tmp_path: Path) -> None:

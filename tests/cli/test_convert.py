@@ -249,6 +249,31 @@ def test_a_terminal_has_one_line_that_is_rewritten(monkeypatch: pytest.MonkeyPat
     assert said.endswith("\r")
 
 
+@pytest.mark.parametrize(("columns", "line"), [
+    (90, "Some-72B-nf4  37% ▕████      ▏ 18.5/50.0 GB  500 MB/s  1m03s  layer-036"),
+    (70, "Some-72B-nf4  37% ▕████      ▏ 18.5/50.0 GB  500 MB/s  1m03s"),
+    (50, "Some-72B-nf4  37% 18.5/50.0 GB  500 MB/s  1m03s"),
+    (40, "Some  37% 18.5/50.0 GB  500 MB/s  1m03s"),
+    (35, "37% 18.5/50.0 GB  500 MB/s  1m03s"), (32, "37%"), (3, ""),
+])
+def test_a_name_is_cut_and_a_number_never(columns: int, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    said = shown(Terminal(), monkeypatch, 1.0)
+    lines = [text for text in said.split("\r") if text.strip()]
+    assert ([*lines, *[""] * 37])[36] == line
+    assert all(len(text) < columns for text in said.split("\r"))
+
+
+def test_a_bar_is_of_what_the_encoding_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(Terminal, "encoding", "latin-1")
+    said = shown(Terminal(), monkeypatch, 1.0)
+    assert "Some-72B-nf4  37% [####      ] 18.5/50.0 GB" in said
+    assert said.isascii()
+
+
 def test_elsewhere_a_line_is_written_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(Log(), monkeypatch, 1.0).splitlines()
     assert len(lines) == 20

@@ -57,6 +57,14 @@ def test_piped_text_comes_before_the_argument(specexec: Specexec) -> None:
     assert json.loads(piped.out)["token_ids"] == json.loads(typed.out)["token_ids"]
 
 
+def test_all_that_is_piped_is_one_prompt_however_it_is_asked_for(specexec: Specexec) -> None:
+    """Ollama once answered each line."""
+    found = [json.loads(specexec("run", *given, "-n", "5", "--seed", "3", "--json", stdin=b"Lily had a cat.\n\nTom ran.\n").out)
+             for given in ((), ("-",), ("-p", "-"))]
+    typed = json.loads(specexec("run", "Lily had a cat.\n\nTom ran.", "-n", "5", "--seed", "3", "--json").out)
+    assert [answer["token_ids"] for answer in found] == [typed["token_ids"]] * 3
+
+
 def test_a_bare_sentence_is_run(specexec: Specexec) -> None:
     arguments = ("Once upon a time", "-n", "5", "--seed", "1")
     assert specexec(*arguments).out == specexec("run", *arguments).out

@@ -40,8 +40,8 @@ def test_a_store_writes_what_the_model_quantised_at_load_writes(
 
 def test_figures_name_what_was_streamed(specexec: Specexec, bundled_store: Path) -> None:
     given = ("run", "Once", "-n", "3", "--stats", "-m", str(bundled_store), "--ram")
-    assert "MB streamed" in specexec(*given, str(least(bundled_store))).err
-    assert "streamed" not in specexec(*given, "8GiB").err
+    assert "MB/s read" in specexec(*given, str(least(bundled_store))).err
+    assert "/s read" not in specexec(*given, "8GiB").err
 
 
 def test_what_quantises_at_load_says_that_a_store_is_quantised_already(specexec: Specexec, bundled_store: Path) -> None:

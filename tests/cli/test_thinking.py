@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,15 @@ def test_on_a_terminal_thoughts_are_dim_and_hidden_by_r(thinker: Path, tmp_path:
         at.keys("C-d")
         at.until("code=0")
     assert "\x1b[2m" in at.log.read_text().split("Once upon a time")[-1]
+
+
+def test_without_colour_thoughts_stand_between_their_marks(thinker: Path, tmp_path: Path) -> None:
+    given = (*CHAT, "-m", str(thinker), "--no-save", "-n", "10", "--temperature", "0", "--no-stats", "--think")
+    with terminal(tmp_path, *given, XDG_STATE_HOME=str(tmp_path), NO_COLOR="1") as at:
+        at.prompts(1)
+        at.say("Once upon a time")
+        shown = at.prompts(2)
+    assert re.search(r"^>>> Once upon a time\n<think>\n(.+\n)+</think>\n", shown, re.MULTILINE)
 
 
 def test_hidden_thoughts_are_nowhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

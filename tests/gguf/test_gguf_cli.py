@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from cli.subject import target
 from tests.cli.conftest import Specexec, specexec
 from tests.cli.process import Chat
+from tests.cli.test_errors import assert_two_lines
 from tests.gguf.conftest import F32, Q8
 
 __all__ = ["specexec"]
@@ -129,3 +131,12 @@ def test_a_broken_file_is_told_in_two_lines(specexec: Specexec, tmp_path: Path, 
     assert ran.code == 5
     assert "broken.gguf" in ran.err
     assert specexec(*command, str(tmp_path / "missing.gguf")).code == 4
+
+
+def test_without_llama_cpp_a_file_says_what_to_install_or_to_convert(stories: Path) -> None:
+    script = "import sys; sys.modules['llama_cpp'] = None; from cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "run", "x", "-m", str(stories / F32)]
+    ran = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert_two_lines(ran.stderr, "GGUF files are run by llama.cpp, which is not here", "Try: pip install 'specexec[gguf]', or ",
+                     "specexec convert")

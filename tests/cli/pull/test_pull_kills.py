@@ -1,5 +1,6 @@
 """kill -9 at any moment of a pull: nothing half-made is ever a model, the same command goes on, and nobody stays locked out."""
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from offload.manifest import is_store
 from tests.cli.conftest import Specexec
 from tests.cli.process import COMMAND, PATIENCE
+from tests.cli.pull.test_pull import asked_for, fetched, snapshot, weights
 from tests.cli.test_errors import assert_two_lines
 from tests.hub import REPO, Hub, same_files
 
@@ -65,8 +67,45 @@ def test_a_second_pull_at_once_hears_of_the_first(
     first.wait()
 
 
-def test_the_environment_of_huggingface_hub_is_heard(hub: Hub, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("yes", ["1", "ON", "YES", "TRUE", "true"])
+def test_offline_is_heard_as_huggingface_hub_hears_it(yes: str, hub: Hub, folder: Path, tmp_path: Path) -> None:
     hub.add(REPO, folder)
-    process = pull(hub, tmp_path / "home", HF_HUB_OFFLINE="YES")
+    process = pull(hub, tmp_path / "home", HF_HUB_OFFLINE=yes)
     assert "HF_HUB_OFFLINE is set" in process.communicate(timeout=PATIENCE)[1]
     assert (process.returncode, hub.requests) == (4, [])
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+def test_the_persons_cache_is_where_the_environment_says(
+    variable: str, hub: Hub, folder: Path, wanted: Path, store: Path, tmp_path: Path
+) -> None:
+    snapshot(hub, tmp_path / "hub", folder)  # which the hub has too
+    where = tmp_path / "hub" / "cache"
+    (tmp_path / "hub" / "hub").symlink_to(where)  # which HF_HOME's is called
+    process = pull(hub, tmp_path / "home", **{variable: str(where if variable == "HF_HUB_CACHE" else tmp_path / "hub")})
+    assert process.communicate(timeout=PATIENCE) == ("Tiny-Stories-1B-nf4\n", "")
+    assert hub.asked("/cdn/") == []
+    assert same_files(store, wanted)
+
+
+@pytest.mark.parametrize("disk", ["40m"], indirect=True)
+def test_a_disk_that_fills_up_loses_nothing(hub: Hub, folder: Path, wanted: Path, disk: Path) -> None:
+    """A real one, which somebody else fills while shards come."""
+    hub.add(REPO, folder)
+    hub.breaks({"match": "/cdn/", "rate": RATE})
+    home, other = disk / "home", disk / "somebody's"
+    process = pull(hub, home)
+    while len(fetched(hub)) < 2 and process.poll() is None:  # the first is whole
+        time.sleep(0.02)
+    with contextlib.suppress(OSError), other.open("wb", buffering=0) as file:
+        while file.write(bytes(2**12)):
+            pass
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (3, "")
+    assert_two_lines(err, "the disk is full at ", "nothing is lost", "then the same command goes on")
+    other.unlink()
+    hub.breaks()
+    before = len(hub.requests)
+    assert pull(hub, home).communicate(timeout=PATIENCE) == ("Tiny-Stories-1B-nf4\n", "")
+    assert same_files(home / "models" / "Tiny-Stories-1B-nf4", wanted)
+    assert asked_for(hub, folder, before) < weights(folder) - min(path.stat().st_size for path in folder.glob("*.safetensors"))
