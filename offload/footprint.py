@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from specexec.formats import GROUP, HALVES, SHARED, TILE
+from specexec.formats import BITS, GROUP, SHARED, TILE
 
 PAGE, ALIGNED = 4096, 64
 HEADER = 2 * PAGE  # a store file's, at most
@@ -23,7 +23,7 @@ def matrix_bytes(rows: int, columns: int, kind: str) -> int:
     if kind == "bf16":
         return 2 * rows * columns
     rows, columns = _up(rows, TILE), _up(columns, GROUP)
-    return rows * columns // (2 if kind in HALVES else 1) + rows * columns // SHARED[kind] * 2
+    return rows * columns * BITS[kind] // 8 + rows * columns // SHARED[kind] * 2
 
 
 @dataclass(frozen=True)

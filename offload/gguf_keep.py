@@ -12,7 +12,7 @@ from offload.gguf import KINDS, Gguf
 from offload.gguf_blocks import Blocks
 from offload.parts import Part, Quantise, Source
 from offload.published import Goal
-from specexec.formats import HALVES, KEPT, SHARED, pack
+from specexec.formats import BITS, KEPT, SHARED, pack
 
 KEEP = "keep"
 NUMBERS: Mapping[int, str] = {number: name.lower() for number, name in KINDS.items() if name.lower() in KEPT}
@@ -35,10 +35,10 @@ class Keep(Quantise):
 
 def split(raw: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(codes[n, K], scales fp16[n, K/32]) of rows of blocks, uint8[n, bytes]."""
-    size = SHARED[kind] // (2 if kind in HALVES else 1)
+    size = SHARED[kind] * BITS[kind] // 8
     blocks = raw.view(len(raw), -1, SCALE + size)
     scales, codes = blocks[..., :SCALE].contiguous().view(torch.float16).squeeze(-1), blocks[..., SCALE:]
-    if kind in HALVES:  # a block's first half in the lower nibbles, its second half in the upper ones
+    if BITS[kind] == 4:  # a block's first half in the lower nibbles, its second half in the upper ones
         return torch.cat((codes & 15, codes >> 4), -1).flatten(1), scales
     return codes.contiguous().view(torch.int8).flatten(1), scales
 

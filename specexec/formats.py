@@ -1,12 +1,16 @@
 """The quantised tensor formats, defined once, with the exact dequantise that kernels are tested against.
 
-A weight is absmax * NF4[code] (nf4) or absmax * q / 127 (int8), where 64 weights along K share an absmax in fp16, or what a
-GGUF file keeps: scale * (code - 8) (q4_0) or scale * q (q8_0), where 32 share a scale in fp16 (SHARED). Ragged edges are filled
-with weights that are zero, to Kp columns, a multiple of GROUP, and, in tile16, Np rows.
+A weight is absmax * NF4[code] (nf4) or absmax * q / 127 (int8), where 64 weights along K share an absmax in fp16, extreme *
+level[code] / 127 (3bit: of the 64 the one farthest from zero, with its sign), or what a GGUF file keeps: scale * (code - 8)
+(q4_0) or scale * q (q8_0), where 32 share a scale in fp16 (SHARED). Ragged edges are filled with weights that are zero, to Kp
+columns, a multiple of GROUP, and, in tile16, Np rows.
 
 rowmajor (bitsandbytes' order): codes uint8[N, Kp/2], high nibble = even column, or int8[N, Kp]; scales fp16[N, Kp/SHARED].
 tile16 (16 rows side by side): codes uint8[Np/16, Kp/8, 16, 4], where byte j of a row's columns k0..k0+7 holds k0+j in its low
 nibble and k0+4+j in its high one, or int8[Np/16, Kp/4, 16, 4], a row's columns k0..k0+3; scales fp16[Np/16, Kp/SHARED, 16].
+3bit: of a row's columns k0..k0+31 three times four bytes, [N, 3*Kp/8] or [Np/16, 3*Kp/32, 16, 4]. In the first byte j holds the
+lower two bits of k0+j, k0+4+j, k0+8+j and k0+12+j from bit 0 on, in the second those 16 columns on, in the third the upper bit
+of k0+j+4*i in bit i.
 """
 
 from collections.abc import Iterator
@@ -15,17 +19,21 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from specexec.nf4 import NF4, nearest
+from specexec import nf4, three_bit
+from specexec.codes import joined, split
+from specexec.levels import Levels
 
 GROUP = 64  # columns that activations, and most kinds of weights, share a scale over
 TILE = 16  # rows of a tile
-KINDS = {"nf4": torch.uint8, "int8": torch.int8, "q4_0": torch.uint8, "q8_0": torch.int8}  # and the dtype of their codes
-SHARED = {"nf4": GROUP, "int8": GROUP, "q4_0": 32, "q8_0": 32}  # weights along K that share a scale
-HALVES = {kind for kind, dtype in KINDS.items() if dtype == torch.uint8}  # two codes in a byte
+KINDS = {"nf4": torch.uint8, "int8": torch.int8, "q4_0": torch.uint8, "q8_0": torch.int8,  # and the dtype of their codes
+         "3bit": torch.uint8}
+BITS = {"nf4": 4, "int8": 8, "q4_0": 4, "q8_0": 8, "3bit": 3}  # of a code
+SHARED = {"nf4": GROUP, "int8": GROUP, "q4_0": 32, "q8_0": 32, "3bit": GROUP}  # weights along K that share a scale
 KEPT = ("q4_0", "q8_0")  # of GGUF files, as they are
 LAYOUTS = ("rowmajor", "tile16")
-PAIRED = {"rowmajor": torch.uint8, "tile16": torch.int32}  # two columns in a byte, or two words of four
-ZERO = {"nf4": 7, "int8": 0, "q4_0": 8, "q8_0": 0}  # the code of a weight that is zero
+ZERO = {"nf4": 7, "int8": 0, "q4_0": 8, "q8_0": 0, "3bit": 3}  # the code of a weight that is zero
+TABLES: dict[str, Levels] = {"nf4": nf4.LEVELS, "3bit": three_bit.LEVELS}  # of kinds whose codes are places in one
+OF_127 = ("int8", "3bit")  # whose levels are whole numbers of 1/127, which is divided by last
 
 BLOCK = 1 << 18  # weights worked on at a time: 6 MB of temporaries, near a core's cache
 DEVICE_BLOCK = 1 << 22  # on CUDA, where each call costs what thousands of weights do
@@ -75,7 +83,7 @@ def shapes(kind: str, layout: str, rows: int, columns: int) -> tuple[tuple[int, 
     if rows < 1 or columns < 1:
         raise ValueError(f"a weight of {rows} rows and {columns} columns is empty")
     padded, tiles = columns + -columns % GROUP, -(-rows // TILE)
-    width, groups = padded // (2 if kind in HALVES else 1), padded // SHARED[kind]
+    width, groups = padded * BITS[kind] // 8, padded // SHARED[kind]
     if layout == "rowmajor":
         return (rows, width), (rows, groups)
     return (tiles, width // 4, TILE, 4), (tiles, groups, TILE)
@@ -83,9 +91,8 @@ def shapes(kind: str, layout: str, rows: int, columns: int) -> tuple[tuple[int, 
 
 def told(codes: torch.Tensor, scales: torch.Tensor) -> str | None:
     """The kind of a matrix, by its codes' dtype and how many share a scale; None where there is none."""
-    each = codes.nbytes / max(scales.numel(), 1)
-    return next((kind for kind, dtype in KINDS.items()
-                 if dtype == codes.dtype and SHARED[kind] == each * (2 if kind in HALVES else 1)), None)
+    each = 8 * codes.nbytes / max(scales.numel(), 1)
+    return next((kind for kind, dtype in KINDS.items() if dtype == codes.dtype and SHARED[kind] * BITS[kind] == each), None)
 
 
 def pack(kind: str, layout: str, codes: torch.Tensor, scales: torch.Tensor) -> Packed:
@@ -97,7 +104,8 @@ def pack(kind: str, layout: str, codes: torch.Tensor, scales: torch.Tensor) -> P
 
 
 def quantise(weight: torch.Tensor, kind: str, layout: str) -> Packed:
-    """weight[N, K] of any float dtype as nf4 (bitsandbytes' codes) or int8. A group whose absmax is 0 in fp16 becomes zero.
+    """weight[N, K] of any float dtype as nf4 (bitsandbytes' codes), int8 or 3bit. A group whose absmax is 0 in fp16
+    becomes zero.
 
     Raises ValueError for what is not a matrix of floats, holds NaN or an infinity, or has an absmax above fp16's range.
     """
@@ -144,21 +152,23 @@ def _blocks(packed: Packed) -> Iterator[slice]:
 def _encode(kind: str, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(codes[n, Kp], scales fp16[n, Kp/64]) of weight fp32[n, K]."""
     groups = F.pad(weight, (0, -weight.shape[1] % GROUP)).view(len(weight), -1, GROUP)
-    absmax = groups.abs().amax(-1)
-    scales = absmax.half()
+    extreme = three_bit.farthest(groups) if kind == "3bit" else groups.abs().amax(-1)
+    scales, table = extreme.half(), TABLES.get(kind)
     if not bool(scales.isfinite().all()):
-        raise ValueError(f"The largest absmax is {float(absmax.max()):g}, but fp16 ends at 65504. Keep this tensor in bf16.")
-    steps = 1 / absmax if kind == "nf4" else 127 / scales.float()  # nf4 before absmax is rounded, as bitsandbytes does
+        largest = float(extreme.abs().max())
+        raise ValueError(f"The largest absmax is {largest:g}, but fp16 ends at 65504. Keep this tensor in bf16.")
+    steps = 1 / extreme if table else 127 / scales.float()  # levels before it is rounded, as bitsandbytes does
     x = groups * steps.masked_fill(scales == 0, 0)[..., None]
-    codes = nearest(x) if kind == "nf4" else x.round_().clamp_(-127, 127).to(torch.int8)
+    codes = table.nearest(x) if table else x.round_().clamp_(-127, 127).to(torch.int8)
     return codes.flatten(1), scales
 
 
 def _decode(kind: str, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """fp32[n, Kp]"""
-    units = NF4.to(codes.device).index_select(0, codes.flatten().int()) if kind == "nf4" else codes.float()
+    table = TABLES.get(kind)
+    units = table.of(codes) if table else codes.float()
     weight = (units - 8 if kind == "q4_0" else units).view(*scales.shape, SHARED[kind]) * scales.float()[..., None]
-    return (weight / 127 if kind == "int8" else weight).flatten(1)
+    return (weight / 127 if kind in OF_127 else weight).flatten(1)
 
 
 def _rows(packed: Packed, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,7 +184,7 @@ def _store(packed: Packed, block: slice, codes: torch.Tensor, scales: torch.Tens
     to_codes, to_scales = _rows(packed, block)
     missing = (0, 0, 0, -len(codes) % TILE if packed.layout == "tile16" else 0)
     codes = F.pad(codes, missing, value=ZERO[packed.kind])
-    lines = _joined(codes, packed.layout) if packed.kind in HALVES else codes
+    lines = joined(codes, BITS[packed.kind], packed.layout)
     to_codes.view(torch.int32).copy_(lines.view(to_codes.shape).view(torch.int32))  # words move far faster than bytes
     to_scales.copy_(F.pad(scales, missing).view(to_scales.shape))
 
@@ -184,17 +194,4 @@ def _load(packed: Packed, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
     lines, scales = _rows(packed, block)
     if packed.layout == "tile16":
         lines, scales = (x.flatten(0, 1).flatten(1)[: block.stop - block.start] for x in (lines, scales))
-    return _split(lines, packed.layout) if packed.kind in HALVES else lines, scales
-
-
-def _joined(codes: torch.Tensor, layout: str) -> torch.Tensor:
-    """uint8[n, Kp/2] of codes uint8[n, Kp]."""
-    first, second = codes.view(PAIRED[layout]).view(len(codes), -1, 2).unbind(2)
-    return (first << 4 | second if layout == "rowmajor" else second << 4 | first).view(torch.uint8)
-
-
-def _split(lines: torch.Tensor, layout: str) -> torch.Tensor:
-    """codes uint8[n, Kp]: undoes _joined."""
-    words, mask = lines.view(PAIRED[layout]), 0x0F if layout == "rowmajor" else 0x0F0F0F0F
-    pair = words >> 4 & mask, words & mask
-    return torch.stack(pair if layout == "rowmajor" else pair[::-1], -1).flatten(1).view(torch.uint8)
+    return split(lines, BITS[packed.kind], packed.layout), scales

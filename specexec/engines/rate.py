@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from specexec.engines.device import DTYPES
-from specexec.formats import HALVES, KINDS, Packed, dequantise, shapes
+from specexec.formats import KINDS, Packed, dequantise, shapes
 from specexec.kernels import library, linear, memory, sources
 
 ROWS, COLUMNS = 4096, 14336  # of a matrix of an 8B model
@@ -36,8 +36,8 @@ def rates(kind: str, layout: str | None, bits: int, counts: Sequence[int], rows:
           weights: int = WEIGHTS, seconds: float = SECONDS) -> dict[int, float]:
     """{n: weights a second when n tokens go together}, of the median call, for each n of counts.
 
-    nf4 or int8 in tile16 by the kernels, with activations of so many bits; in rowmajor by their reference; without a layout,
-    kind is a dtype's name.
+    nf4, int8 or 3bit in tile16 by the kernels, with activations of so many bits; in rowmajor by their reference; without a
+    layout, kind is a dtype's name.
     """
     product, size = _product(kind, layout, bits, rows, columns, weights)
     return {n: size / median(product(torch.randn(n, columns)), seconds) for n in counts}
@@ -80,7 +80,7 @@ def _multiply(x: torch.Tensor, matrices: Iterator[torch.Tensor]) -> torch.Tensor
 def _copies(kind: str, layout: str, rows: int, columns: int, weights: int) -> list[Packed]:
     """Random codes, and a scale that keeps products small; in huge pages, as a model's are."""
     codes, scales = shapes(kind, layout, rows, columns)
-    low, high = (0, 256) if kind in HALVES else (-127, 128)
+    low, high = (0, 256) if KINDS[kind] == torch.uint8 else (-127, 128)
     drawn = {"codes": torch.randint(low, high, codes, dtype=KINDS[kind]),
              "scales": torch.full(scales, 0.01, dtype=torch.float16)}
     nbytes = sum(tensor.nbytes for tensor in drawn.values())

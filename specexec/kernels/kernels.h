@@ -3,18 +3,19 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 5
+#define SPECEXEC_ABI 6
 
 extern "C" {
 
 // A quantised matrix in layout tile16 (formats.py) and where its products go.
 struct SpecexecMatrix {
-  const uint8_t *codes;     // nf4, q4_0: [rows/16][columns/8][16][4] bytes; int8, q8_0: [rows/16][columns/4][16][4]
+  const uint8_t *codes;     // nf4, q4_0: [rows/16][columns/8][16][4] bytes; int8, q8_0: [rows/16][columns/4][16][4];
+                            // 3bit: [rows/16][columns/32][3][16][4]
   const uint16_t *scales;   // fp16 [rows/16][groups][16]; q4_0, q8_0: [rows/16][2 * groups][16]
   const float *bias;        // fp32 [rows], or null
   float *out;               // fp32 [n][stride]
   int64_t rows, stride;     // rows: those that exist; the codes are padded to 16
-  int32_t kind, adds;       // kind: 0 nf4, 1 int8, 2 q4_0, 3 q8_0. adds: out += product, instead of out = product
+  int32_t kind, adds;       // kind: 0 nf4, 1 int8, 2 q4_0, 3 q8_0, 4 3bit. adds: out += product, instead of out = product
 };
 
 // Quantised activations: x = scale * q, per token and group of 64 columns, or scale * (q + low / 256) where `fine`. Tokens lie in

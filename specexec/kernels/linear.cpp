@@ -1,4 +1,4 @@
-// Products of 4-bit and 8-bit matrices with quantised activations. Sums within a group of 64 columns are whole numbers, groups
+// Products of 3-bit, 4-bit and 8-bit matrices with quantised activations. Sums within a group of 64 columns are whole numbers, groups
 // are added in order: a row of the result depends on its own activations alone, whatever is computed beside it.
 #include <algorithm>
 #include <cstdlib>
@@ -18,6 +18,9 @@ constexpr double kNf4[16] = {-1.0, -0.6961928009986877, -0.5250730514526367, -0.
                              0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
                              0.7229568362236023, 1.0};
 
+// 3bit's levels (three_bit.py), of which 127 is 1: whole numbers as they are.
+constexpr int kThreeBit[8] = {-90, -53, -25, 0, 23, 48, 79, 127};
+
 constexpr size_t kAhead = 4096;  // bytes: left to itself, the CPU reads weights at 0.8 of memory's rate
 constexpr double kWorthWaking = 5e5;  // products: below, one thread is done before a second wakes
 constexpr int64_t kShares = 8;  // a thread: more begin anew more often, fewer leave a slow thread alone at the end
@@ -31,36 +34,45 @@ template <class T> struct Levels {
 
 constexpr float kNf4Unit(int bits) { return bits == 8 ? kNf4Unit8 : kNf4Unit16; }
 
-// Where a tile's weights come from: units of 64 bytes, of which kUnits come out of 64 bytes in memory. kFactor: one code's worth.
-// kSpans: scales in a group of 64 columns.
+// Where a tile's weights come from: units of 64 bytes, of which kParts times kUnits come out of kBytes in memory; `get` makes
+// those of one part. kFactor: one code's worth. kSpans: scales in a group of 64 columns.
 template <int BITS, int SPANS> struct Fours {  // nf4, and q4_0 whose levels are -8 to 7
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = BITS, kUnits = BITS / 4, kSpans = SPANS;
+  static constexpr int kBits = BITS, kUnits = BITS / 4, kSpans = SPANS, kParts = 1, kBytes = 64;
   static constexpr float kFactor = SPANS == 1 ? 1 / kNf4Unit(BITS) : 1.f;
   std::conditional_t<BITS == 8, Table8, Table16> table{
       Levels<std::conditional_t<BITS == 8, int8_t, int16_t>>(SPANS == 1 ? kNf4Unit(BITS) : 0).t};
-  INLINE_METHOD void get(const uint8_t *p, B *out) const { table.look(bytes(p), out); }
+  template <int PART> INLINE_METHOD void get(const uint8_t *p, B *out) const { table.look(bytes(p), out); }
 };
-template <int SPANS> struct Eights8 {  // int8, and q8_0
+template <int BITS, int SPANS> struct Eights {  // int8, and q8_0
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 8, kUnits = 1, kSpans = SPANS;
+  static constexpr int kBits = BITS, kUnits = BITS / 8, kSpans = SPANS, kParts = 1, kBytes = 64;
   static constexpr float kFactor = SPANS == 1 ? 1 / 127.f : 1.f;
-  INLINE_METHOD void get(const uint8_t *p, B *out) const { out[0] = offset(bytes(p)); }
+  template <int PART> INLINE_METHOD void get(const uint8_t *p, B *out) const {
+    const B w = bytes(p);
+    if constexpr (BITS == 8) out[0] = offset(w);
+    else out[0] = even16(w), out[1] = odd16(w);
+  }
 };
-template <int SPANS> struct Eights16 {
+template <int BITS> struct Threes {  // 3bit: two lines of lower bits, and one of upper ones
   static constexpr bool kFromMemory = true;
-  static constexpr int kBits = 16, kUnits = 2, kSpans = SPANS;
-  static constexpr float kFactor = SPANS == 1 ? 1 / 127.f : 1.f;
-  INLINE_METHOD void get(const uint8_t *p, B *out) const {
-    B w = bytes(p);
-    out[0] = even16(w), out[1] = odd16(w);
+  static constexpr int kBits = BITS, kUnits = BITS / 4, kSpans = 1, kParts = 4, kBytes = 192;
+  static constexpr float kFactor = 1 / 127.f;
+  Octet table{kThreeBit, BITS == 8 ? kOffset : 0};
+  template <int PART> INLINE_METHOD void get(const uint8_t *p, B *out) const {
+    const B lower = bytes(p + PART / 2 * 64), upper = bytes(p + 128);
+    const B first = table.template look<2 * PART>(lower, upper), second = table.template look<2 * PART + 1>(lower, upper);
+    if constexpr (BITS == 8) out[0] = first, out[1] = second;
+    else out[0] = even16(first), out[1] = odd16(first), out[2] = even16(second), out[3] = odd16(second);
   }
 };
 template <int BITS, int SPANS> struct Panel {  // unpacked before
   static constexpr bool kFromMemory = false;
-  static constexpr int kBits = BITS, kUnits = 1, kSpans = SPANS;
-  INLINE_METHOD void get(const uint8_t *p, B *out) const { out[0] = bytes(p); }
+  static constexpr int kBits = BITS, kUnits = 1, kSpans = SPANS, kParts = 1, kBytes = 64;
+  template <int PART> INLINE_METHOD void get(const uint8_t *p, B *out) const { out[0] = bytes(p); }
 };
+
+template <class S> constexpr int kSteps = S::kBits * 2 / (S::kUnits * S::kParts);  // of kBytes, in a group of 16 rows
 
 template <int BITS> INLINE I dot(I acc, B w, int32_t x) {
   if constexpr (BITS == 8) return dot8(acc, w, x);
@@ -115,21 +127,24 @@ template <int R> INLINE size_t ahead_of(size_t at, size_t block) { return at + k
 // whole[r][t] += the products of one span's codes, those that share a scale, with one plane of activations.
 template <class S, int R, int T>
 INLINE void span(const S &s, const Weights &w, size_t i, const uint8_t *q, size_t unit, I (&whole)[R][T]) {
-  constexpr int kSteps = S::kBits * 2 / S::kUnits / S::kSpans;  // of 64 bytes
-  const size_t ahead = ahead_of<R>(i * kSteps * 64, w.block);
-  for (int step = 0; step < kSteps; step++) {
-    B u[R][S::kUnits];
-    repeat<R>(EACH(r) {
-      const uint8_t *p = w.codes + r * w.block + (i * kSteps + step) * 64;
-      if constexpr (S::kFromMemory) prefetch(p + ahead);
-      s.get(p, u[r]);
-    });
-    repeat<S::kUnits>(EACH(k) {
-      repeat<T>(EACH(t) {
-        const int32_t x4 = word(q + t * 4);
-        repeat<R>(EACH(r) { whole[r][t] = dot<S::kBits>(whole[r][t], u[r][k], x4); });
+  constexpr int steps = kSteps<S> / S::kSpans;
+  const uint8_t *from = w.codes + i * steps * S::kBytes;
+  const size_t ahead = ahead_of<R>(i * steps * S::kBytes, w.block);
+  for (int step = 0; step < steps; step++, from += S::kBytes) {
+    repeat<S::kParts>(EACH(part) {
+      B u[R][S::kUnits];
+      repeat<R>(EACH(r) {
+        const uint8_t *p = from + r * w.block;
+        if constexpr (S::kFromMemory && part * 64 < S::kBytes) prefetch(p + part * 64 + ahead);
+        s.template get<part>(p, u[r]);
       });
-      q += unit;
+      repeat<S::kUnits>(EACH(k) {
+        repeat<T>(EACH(t) {
+          const int32_t x4 = word(q + t * 4);
+          repeat<R>(EACH(r) { whole[r][t] = dot<S::kBits>(whole[r][t], u[r][k], x4); });
+        });
+        q += unit;
+      });
     });
   }
 }
@@ -204,16 +219,16 @@ struct Scratch {  // one thread's
 
 template <class S, int R>
 static void unpack(const S &s, const Weights &w, size_t first, size_t groups, uint8_t *panel) {
-  constexpr int kSteps = S::kBits * 2 / S::kUnits;
-  const size_t steps = groups * kSteps, row = steps * S::kUnits * 64;
   for (int r = 0; r < R; r++)
-    for (size_t i = 0; i < steps; i++) {
-      B u[S::kUnits];
-      const uint8_t *p = w.codes + r * w.block + (first * kSteps + i) * 64;
-      prefetch(p + kAhead);
-      s.get(p, u);
-      repeat<S::kUnits>(EACH(k) { keep(panel + r * row + (i * S::kUnits + k) * 64, u[k]); });
-    }
+    for (size_t i = 0; i < groups * kSteps<S>; i++)
+      repeat<S::kParts>(EACH(part) {
+        B u[S::kUnits];
+        const uint8_t *p = w.codes + r * w.block + (first * kSteps<S> + i) * S::kBytes;
+        if constexpr (part * 64 < S::kBytes) prefetch(p + part * 64 + kAhead);
+        s.template get<part>(p, u);
+        repeat<S::kUnits>(EACH(k) { keep(panel + k * 64, u[k]); });
+        panel += S::kUnits * 64;
+      });
 }
 
 template <class S, int R>
@@ -247,8 +262,7 @@ static void finish(const SpecexecMatrix &m, int64_t row, int64_t n, const float 
 template <class S, int R>
 static void blocks(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
   static const S source;
-  constexpr size_t kGroupBytes = 128 * S::kBits / S::kUnits;  // of 16 rows
-  const size_t bytes = size_t(x.groups) * kGroupBytes, scales = size_t(x.groups) * S::kSpans * 16;
+  const size_t bytes = size_t(x.groups) * kSteps<S> * S::kBytes, scales = size_t(x.groups) * S::kSpans * 16;
   float *part = scratch.parts(size_t(x.n) * R * 16);
   block<S, R>(source, {m.codes + b * bytes, m.scales + b * scales, bytes, scales}, x, scratch, part);
   finish<S, R>(m, b * 16, x.n, part);
@@ -260,10 +274,14 @@ template <class S> static void rows(const SpecexecMatrix &m, int64_t b, const Sp
   blocks<S, 1>(m, b, x, scratch);
 }
 
-template <int SPANS> static void one(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
-  const bool fours = m.kind % 2 == 0;
-  if (x.bits == 8) fours ? rows<Fours<8, SPANS>>(m, b, x, scratch) : rows<Eights8<SPANS>>(m, b, x, scratch);
-  else fours ? rows<Fours<16, SPANS>>(m, b, x, scratch) : rows<Eights16<SPANS>>(m, b, x, scratch);
+template <int BITS> static void one(const SpecexecMatrix &m, int64_t b, const SpecexecActivations &x, Scratch &scratch) {
+  switch (m.kind) {
+    case 0: return rows<Fours<BITS, 1>>(m, b, x, scratch);
+    case 1: return rows<Eights<BITS, 1>>(m, b, x, scratch);
+    case 2: return rows<Fours<BITS, 2>>(m, b, x, scratch);
+    case 3: return rows<Eights<BITS, 2>>(m, b, x, scratch);
+    default: return rows<Threes<BITS>>(m, b, x, scratch);
+  }
 }
 
 static void linear(const SpecexecMatrix *matrices, int64_t count, const SpecexecActivations *x) {
@@ -277,7 +295,7 @@ static void linear(const SpecexecMatrix *matrices, int64_t count, const Specexec
     static thread_local Scratch scratch;
     const int64_t i = std::upper_bound(ends, ends + count, task) - ends;
     const int64_t first = (task - (i ? ends[i - 1] : 0)) * kTileRows;
-    matrices[i].kind < 2 ? one<1>(matrices[i], first, *x, scratch) : one<2>(matrices[i], first, *x, scratch);
+    x->bits == 8 ? one<8>(matrices[i], first, *x, scratch) : one<16>(matrices[i], first, *x, scratch);
   }
 }
 

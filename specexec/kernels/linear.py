@@ -10,7 +10,7 @@ from specexec.formats import GROUP, Packed, dequantise
 from specexec.kernels import table
 from specexec.nf4 import NF4
 
-KINDS = {"nf4": 0, "int8": 1, "q4_0": 2, "q8_0": 3}
+KINDS = {"nf4": 0, "int8": 1, "q4_0": 2, "q8_0": 3, "3bit": 4}
 MOST = {8: 127, 16: 16383}  # the largest code of an activation
 DROWNED = 77  # mean square of a group's 8-bit codes, but the largest and zeros, below which it gets 8 bits more (BENCHMARKS.md)
 UNITS = {8: 112, 16: 914}  # NF4's levels as whole numbers of this unit: those that round them best (linear.cpp)

@@ -147,6 +147,21 @@ struct Table16 {
   }
 };
 
+// A table of 8 whole numbers, looked up by lower bits that lie from bit 2 * (K % 4) on and upper ones in bit K.
+struct Octet {
+  __m512i t;
+  Octet(const int *values, int more) {
+    alignas(64) int8_t all[64];
+    for (int i = 0; i < 64; i++) all[i] = int8_t(values[i % 8] + more);
+    t = _mm512_load_si512(all);
+  }
+  template <int K> INLINE_METHOD B look(B lower, B upper) const {
+    const __m512i low = _mm512_srli_epi16(lower.v, 2 * (K % 4));
+    const __m512i high = K < 2 ? _mm512_slli_epi16(upper.v, (2 - K) & 15) : _mm512_srli_epi16(upper.v, (K - 2) & 15);
+    return {_mm512_permutexvar_epi8(_mm512_ternarylogic_epi32(_mm512_set1_epi8(3), low, high, 0xca), t)};  // of 64 places alike
+  }
+};
+
 #elif defined(__AVX2__) && defined(__FMA__)
 
 constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 24;
@@ -310,6 +325,23 @@ struct Table16 {
   }
 };
 
+struct Octet {
+  __m256i t;
+  Octet(const int *values, int more) {
+    alignas(16) int8_t all[16];
+    for (int i = 0; i < 16; i++) all[i] = int8_t(values[i % 8] + more);
+    t = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)all));
+  }
+  template <int K> INLINE_METHOD __m256i look(__m256i lower, __m256i upper) const {
+    const __m256i low = _mm256_and_si256(_mm256_srli_epi16(lower, 2 * (K % 4)), _mm256_set1_epi8(3));
+    const __m256i high = K < 2 ? _mm256_slli_epi16(upper, (2 - K) & 15) : _mm256_srli_epi16(upper, (K - 2) & 15);
+    return _mm256_shuffle_epi8(t, _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(4))));
+  }
+  template <int K> INLINE_METHOD B look(B lower, B upper) const {
+    return {look<K>(lower.a, upper.a), look<K>(lower.b, upper.b)};
+  }
+};
+
 #elif defined(__ARM_FEATURE_DOTPROD)
 
 constexpr int kTileRows = 1, kTokens = 4, kDirectTokens = 24;
@@ -410,6 +442,21 @@ struct Table16 {
       words(vandq_u8(x, vdupq_n_u8(15)), out[0].v[i], out[1].v[i]);
       words(vshrq_n_u8(x, 4), out[2].v[i], out[3].v[i]);
     });
+  }
+};
+struct Octet {
+  int8x16_t t;
+  Octet(const int *values, int more) {
+    int8_t all[16];
+    for (int i = 0; i < 16; i++) all[i] = int8_t(values[i % 8] + more);
+    t = vld1q_s8(all);
+  }
+  template <int K> INLINE_METHOD B look(B lower, B upper) const {
+    QUARTERS(B, one<K>(unsign(lower.v[i]), unsign(upper.v[i])))
+  }
+  template <int K> INLINE_METHOD int8x16_t one(uint8x16_t lower, uint8x16_t upper) const {
+    const uint8x16_t low = vandq_u8(vshlq_u8(lower, vdupq_n_s8(-2 * (K % 4))), vdupq_n_u8(3));
+    return vqtbl1q_s8(t, vorrq_u8(low, vandq_u8(vshlq_u8(upper, vdupq_n_s8(2 - K)), vdupq_n_u8(4))));
   }
 };
 #undef QUARTERS
@@ -541,6 +588,17 @@ struct Table16 {
       uint8_t x = uint8_t(p.v[i]);
       std::memcpy(out[i & 1].v + (i & ~1), t + (x & 15), 2), std::memcpy(out[2 + (i & 1)].v + (i & ~1), t + (x >> 4), 2);
     }
+  }
+};
+struct Octet {
+  int8_t t[8];
+  Octet(const int *values, int more) {
+    for (int i = 0; i < 8; i++) t[i] = int8_t(values[i] + more);
+  }
+  template <int K> B look(const B &lower, const B &upper) const {
+    B r;
+    for (int i = 0; i < 64; i++) r.v[i] = t[(uint8_t(lower.v[i]) >> 2 * (K % 4) & 3) | (uint8_t(upper.v[i]) >> K & 1) << 2];
+    return r;
   }
 };
 #undef LANES

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from specexec.formats import HALVES, KINDS, Packed, shapes
+from specexec.formats import KINDS, Packed, shapes
 from specexec.kernels import linear, table
 from tests.benchmarks.machine import Machine
 from tests.benchmarks.peers import Arm, Copies, clones, peers
@@ -59,7 +59,7 @@ class Cell:
 def packed(kind: str, rows: int, columns: int) -> Packed:
     """Random codes and a scale that keeps products small."""
     codes, scales = shapes(kind, "tile16", rows, columns)
-    low, high = (0, 256) if kind in HALVES else (-127, 128)
+    low, high = (0, 256) if KINDS[kind] == torch.uint8 else (-127, 128)
     return Packed(kind, "tile16", rows, columns, torch.randint(low, high, codes, dtype=KINDS[kind]),
                   torch.full(scales, 0.01, dtype=torch.float16))
 

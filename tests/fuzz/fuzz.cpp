@@ -225,18 +225,22 @@ constexpr double kNf4[16] = {-1.0, -0.6961928009986877, -0.5250730514526367, -0.
                              0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
                              0.7229568362236023, 1.0};
 
+constexpr int kThreeBit[8] = {-90, -53, -25, 0, 23, 48, 79, 127};
+
 struct Matrix {
   int32_t kind, adds;  // kind: kernels.h
-  bool bytes, spans;  // eight bits a weight; two scales a group
+  bool bytes, spans, threes;  // eight bits a weight; two scales a group; three bits a weight
   int64_t rows, groups, tiles, stride;
   bool biased;
   Buffer<uint8_t> codes;
   Buffer<uint16_t> scales;
   Buffer<float> bias, out, before;
   Matrix(int64_t n, int64_t g)
-      : kind(int32_t(number(0, 3))), adds(int32_t(number(0, 1))), bytes(kind % 2), spans(kind > 1), rows(number(1, 100)),
+      : kind(int32_t(number(0, 4))), adds(int32_t(number(0, 1))), bytes(kind % 2), spans(kind == 2 || kind == 3),
+        threes(kind == 4), rows(number(1, 100)),
         groups(g), tiles((rows + 15) / 16), stride(rows + number(0, 5)), biased(chance(0.5)),
-        codes(tiles * groups * (bytes ? 1024 : 512)), scales(tiles * groups * (spans ? 32 : 16)), bias(normals(rows)), out(normals((n - 1) * stride + rows)), before(out.size()) {
+        codes(tiles * groups * (bytes ? 1024 : threes ? 384 : 512)),
+        scales(tiles * groups * (spans ? 32 : 16)), bias(normals(rows)), out(normals((n - 1) * stride + rows)), before(out.size()) {
     for (int64_t i = 0; i < codes.size(); i++) {
       codes[i] = uint8_t(number(0, 255));
       if (bytes && codes[i] == 128) codes[i] = 129;  // eight bits end at -127
@@ -245,9 +249,15 @@ struct Matrix {
     std::copy_n(out.get(), out.size(), before.get());
   }
   SpecexecMatrix call() { return {codes.get(), scales.get(), maybe(bias, biased), out.get(), rows, stride, kind, adds}; }
+  int level(int64_t row, int64_t k) {  // of 3bit
+    const auto byte = [&](int64_t line) { return codes[((row / 16 * groups * 2 + k / 32) * 3 + line) * 64 + row % 16 * 4 + k % 4]; };
+    const int64_t run = k % 32 / 4;
+    return kThreeBit[(byte(run / 4) >> 2 * (run % 4) & 3) | (byte(2) >> run & 1) << 2];
+  }
   double weight(int64_t row, int64_t k, int32_t bits) {
     const int64_t span = spans ? 2 : 1;
     const double scale = from_half(scales[(row / 16 * groups * span + k / (64 / span)) * 16 + row % 16]);
+    if (threes) return level(row, k) * scale / 127;
     const int64_t tile = row / 16 * groups * (bytes ? 16 : 8) + k / (bytes ? 4 : 8);
     const uint8_t byte = codes[(tile * 16 + row % 16) * 4 + k % 4];
     if (bytes) return int8_t(byte) * scale / (spans ? 1 : 127);

@@ -11,12 +11,13 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from specexec import formats, nf4
-from specexec.formats import GROUP, LAYOUTS, Packed, dequantise, quantise, relay, shapes
+from specexec import codes, formats, levels, nf4, three_bit
+from specexec.formats import GROUP, LAYOUTS, ZERO, Packed, dequantise, quantise, relay, shapes
 from specexec.nf4 import EDGES, NF4, nearest
 
-KINDS = ("nf4", "int8")  # that are made; those of GGUF files: test_kept_formats.py
+KINDS = ("nf4", "int8", "3bit")  # that are made; those of GGUF files: test_kept_formats.py
 EPSILON = 2.0**-11  # of fp16's rounding
+BEYOND = 1 - 90 / 127  # what 3bit's lowest level leaves of a weight that lies as far below zero as another above
 TINY = 2.0**-25  # half of fp16's smallest number: rounds to 0
 
 kinds, layouts, sizes = st.sampled_from(list(KINDS)), st.sampled_from(LAYOUTS), st.integers(1, 200)
@@ -46,7 +47,8 @@ def absmax(weight: torch.Tensor) -> torch.Tensor:
 # The bytes, spelled out for a weight of 18 x 70: two tiles, two groups, both ragged
 
 ROWS, COLUMNS = 18, 70
-UNITS = {"nf4": NF4.tolist(), "int8": [q / 127 for q in [*range(128), *range(-128, 0)]]}  # int8's by its byte
+UNITS = {"nf4": NF4.tolist(), "int8": [q / 127 for q in [*range(128), *range(-128, 0)]],  # int8's by its byte
+         "3bit": [q / 127 for q in three_bit.WHOLE]}
 
 
 def scale(row: int, group: int) -> float:
@@ -54,12 +56,13 @@ def scale(row: int, group: int) -> float:
 
 
 def code(kind: str, row: int, column: int) -> int:
-    """The byte, or half of one, that a weight should become: any at all, but for the largest at the start of a group."""
+    """The byte, or part of one, that a weight should become: any at all, but for the largest at the start of a group."""
     if row >= ROWS or column >= COLUMNS:
-        return 7 if kind == "nf4" else 0
+        return ZERO[kind]
     if column % 64 == 0:
-        return 15 if kind == "nf4" else 127
-    return (3 * row + 5 * column) % 16 if kind == "nf4" else (7 * row + 11 * column) % 127 - 63 & 0xFF
+        return {"nf4": 15, "int8": 127, "3bit": 7}[kind]
+    places = {"nf4": 16, "3bit": 8}.get(kind)
+    return (3 * row + 5 * column) % places if places else (7 * row + 11 * column) % 127 - 63 & 0xFF
 
 
 def example(kind: str) -> torch.Tensor:
@@ -71,13 +74,23 @@ def expected_bytes(kind: str, layout: str) -> list[int]:
     """In the order of memory."""
     if layout == "rowmajor" and kind == "nf4":
         return [code(kind, r, c) * 16 + code(kind, r, c + 1) for r in range(ROWS) for c in range(0, 128, 2)]
-    if layout == "rowmajor":
+    if layout == "rowmajor" and kind == "int8":
         return [code(kind, r, c) for r in range(ROWS) for c in range(128)]
-    tiles = [range(16), range(16, 32)]
+    tiles = [range(16), range(16, 32)] if layout == "tile16" else [range(r, r + 1) for r in range(ROWS)]
+    if kind == "3bit":
+        runs = [(tile, k, part) for tile in tiles for k in range(0, 128, 32) for part in range(3)]
+        return [third(r, k, part, j) for tile, k, part in runs for r in tile for j in range(4)]
     if kind == "int8":
         return [code(kind, r, k + j) for tile in tiles for k in range(0, 128, 4) for r in tile for j in range(4)]
     places = [(r, k + j) for tile in tiles for k in range(0, 128, 8) for r in tile for j in range(4)]
     return [code(kind, r, c) + 16 * code(kind, r, c + 4) for r, c in places]
+
+
+def third(row: int, first: int, part: int, j: int) -> int:
+    """Byte j of the three times four of 32 columns."""
+    if part == 2:
+        return sum((code("3bit", row, first + j + 4 * i) >> 2) << i for i in range(8))
+    return sum((code("3bit", row, first + 16 * part + j + 4 * i) & 3) << 2 * i for i in range(4))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,6 +155,35 @@ def test_cells_find_what_a_search_of_the_edges_finds() -> None:
     assert torch.equal(nearest(x).long(), torch.bucketize(x, EDGES))
 
 
+# 3bit
+
+
+def left_by(levels: torch.Tensor) -> float:
+    """Of the variance of normal weights, by these of 1/127."""
+    groups = torch.randn(20_000, GROUP, generator=torch.Generator().manual_seed(0))
+    scales = three_bit.farthest(groups)[:, None]
+    near = levels[torch.bucketize(groups / scales, (levels[1:] + levels[:-1]) / 254)]
+    return float((groups - near * scales / 127).square().mean())
+
+
+def test_3bit_s_levels_are_those_that_leave_the_least_of_normal_weights() -> None:
+    """Any of them 3/127 farther up or down leaves more."""
+    chosen = torch.tensor(three_bit.WHOLE, dtype=torch.float32)
+    least = left_by(chosen)
+    assert 0.0305 < least < 0.0318
+    for place in (0, 1, 2, 4, 5, 6):  # 0 and 1 are given
+        for by in (-3, 3):
+            moved = chosen.clone()
+            moved[place] += by
+            assert left_by(moved) > least
+
+
+def test_3bit_s_scale_has_the_sign_of_the_weight_that_is_farthest_from_zero() -> None:
+    packed = quantise(torch.cat((torch.tensor([-2.0, 1.0]), torch.zeros(62)))[None], "3bit", "rowmajor")
+    assert packed.scales.item() == -2
+    assert dequantise(packed)[0, :3].tolist() == [-2, pytest.approx(2 * 53 / 127), 0]
+
+
 # Round trips
 
 
@@ -163,7 +205,7 @@ def test_both_layouts_hold_the_same_weights(weight: torch.Tensor, kind: str) -> 
 
 @given(weights, kinds, layouts)
 def test_the_error_is_half_a_gap_and_the_rounding_of_absmax(weight: torch.Tensor, kind: str, layout: str) -> None:
-    half_gap = float((NF4[1:] - NF4[:-1]).max()) / 2 if kind == "nf4" else 0.5 / 127
+    half_gap = {"nf4": float((NF4[1:] - NF4[:-1]).max()) / 2, "int8": 0.5 / 127, "3bit": BEYOND}[kind]
     error = (dequantise(quantise(weight, kind, layout)) - weight).abs()
     assert bool((error <= (half_gap + EPSILON + 1e-6) * absmax(weight) + TINY).all())
 
@@ -171,7 +213,7 @@ def test_the_error_is_half_a_gap_and_the_rounding_of_absmax(weight: torch.Tensor
 @given(weights, kinds, layouts)
 def test_what_was_quantised_quantises_to_itself(weight: torch.Tensor, kind: str, layout: str) -> None:
     packed = quantise(weight, kind, layout)
-    assume(kind == "nf4" or bool((absmax(weight) >= 2.0**-14).all()))  # else int8's largest code may be below 127
+    assume(kind != "int8" or bool((absmax(weight) >= 2.0**-14).all()))  # else int8's largest code may be below 127
     assert same(quantise(dequantise(packed), kind, layout), packed)
 
 
@@ -212,7 +254,8 @@ def test_strides_and_gradients_of_a_weight_do_not_matter(kind: str) -> None:
 @pytest.mark.parametrize("value", [0.0, -0.0, TINY, -TINY, 1e-40])
 def test_what_is_0_in_fp16_becomes_a_group_of_zeros(kind: str, value: float) -> None:
     packed = quantise(torch.full((1, 64), value), kind, "rowmajor")
-    assert set(packed.codes.flatten().tolist()) == {0x77 if kind == "nf4" else 0}
+    zeros = {"nf4": {0x77}, "int8": {0}, "3bit": {0xFF, 0}}  # 3bit's 3: ones in the lower bits alone
+    assert set(packed.codes.flatten().tolist()) == zeros[kind]
     assert not packed.scales.any()
     assert not dequantise(packed).any()
 
@@ -292,12 +335,16 @@ def test_tensors_that_do_not_fit_are_refused(layout: str, field: str) -> None:
 
 @pytest.mark.parametrize(("kind", "layout"), [("int4", "tile16"), ("nf4", "tile32")])
 def test_kinds_and_layouts_that_are_not_there_are_named(kind: str, layout: str) -> None:
-    kinds = "nf4, int8, q4_0, q8_0"
+    kinds = "nf4, int8, q4_0, q8_0, 3bit"
     with pytest.raises(ValueError, match=rf"'{kind}' in '{layout}' is not one of {kinds} in one of rowmajor, tile16"):
         shapes(kind, layout, 16, 64)
 
 
 def test_the_formats_know_of_nothing_else_of_the_project() -> None:
-    texts = Path(formats.__file__).read_text(), Path(nf4.__file__).read_text()
-    found = [node.module or "" for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
-    assert [name for name in found if name.split(".")[0] in ("specexec", "offload", "cli")] == ["specexec.nf4"]
+    leaves = (codes, formats, levels, nf4, three_bit)
+    texts = [Path(str(leaf.__file__)).read_text() for leaf in leaves]
+    found = [node for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    known = {name for node in found if node.module == "specexec" for name in [f"specexec.{alias.name}" for alias in node.names]}
+    known |= {str(node.module) for node in found if node.module != "specexec"}
+    ours = {name for name in known if name.split(".")[0] in ("specexec", "offload", "cli")}
+    assert ours <= {leaf.__name__ for leaf in leaves}

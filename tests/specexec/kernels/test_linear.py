@@ -20,7 +20,7 @@ from tests.kernels import ULP, normal, tables, threads
 
 pytestmark = pytest.mark.usefixtures("every_set")
 
-KINDS, BITS = ("nf4", "int8", "q4_0", "q8_0"), (8, 16)
+KINDS, BITS = ("nf4", "int8", "q4_0", "q8_0", "3bit"), (8, 16)
 SENTINEL = -12345.0
 in_all_forms = pytest.mark.parametrize(("kind", "bits"), [(kind, bits) for kind in KINDS for bits in BITS])
 
