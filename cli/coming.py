@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cli.codec import Codec
-from cli.convert import chosen_layout
+from cli.convert import check_copy, chosen_layout
 from cli.home import placed
 from cli.progress import Progress, duration
 from cli.prospect import prospect
@@ -44,10 +44,13 @@ class Manner:
 
 
 class Coming:
-    """of: with its format. name: in the store, None for the usual one. Every method raises OffloadError or SpecexecError."""
+    """of: with its format. name: in the store, None for the usual one. copy: the kind of a low-bit one, or None.
 
-    def __init__(self, of: Reference, name: str | None, manner: Manner) -> None:
-        self.kind, self.manner = of.kind or "nf4", manner
+    Every method raises OffloadError or SpecexecError.
+    """
+
+    def __init__(self, of: Reference, name: str | None, manner: Manner, copy: str | None = None) -> None:
+        self.kind, self.manner, self.copy = of.kind or "nf4", manner, copy
         self.out = placed(name or f"{of.tail}-{self.kind}").resolve()
         self.progress = Progress(self.out.name, manner.quiet)
         self.repo = look(of.repo, of.revision, self.progress.say)
@@ -55,8 +58,11 @@ class Coming:
         self.is_there = is_store(self.out) and self._is(read_manifest(self.out).identity)
 
     def _is(self, found: Identity) -> bool:
-        """Raises Refused where it is another model."""
+        """Raises Refused where it is another model, or this one without a copy."""
         if (found.source, found.quantisation, found.fingerprint) == (self.repo.name, self.kind, self.repo.fingerprint):
+            if self.copy not in (None, found.copy):
+                raise Refused(f"{self.out.name} is there already, without a copy.",
+                              hint=f"specexec convert {self.out.name} --copy {self.copy}")
             return True
         commit = f" (commit {found.revision[:7]})" if found.revision else ""
         raise Refused(f"{self.out.name} is there already: {found.source}{commit} as {found.quantisation}.",
@@ -83,8 +89,9 @@ class Coming:
         arrivals.smalls()
         config = admit(json_object(arrivals.path(CONFIG)))
         layout = None if self.kind == "bf16" else chosen_layout("auto")
+        check_copy(self.copy, layout)
         goal = Goal(self.kind, layout, config.num_hidden_layers, config.tie_word_embeddings)
-        return Pulled(arrivals, goal, self._revision())
+        return Pulled(arrivals, goal, self._revision(), copy=self.copy)
 
     def _revision(self) -> str:
         """Of an earlier commit where that one was begun and all that is needed is the same."""

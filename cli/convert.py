@@ -16,10 +16,13 @@ if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
 @click.command(epilog="Examples: specexec convert ./Llama-3.2-3B   |   specexec convert ./Llama-3.2-3B --to int8 --out ./int8")
 @click.argument("source", shell_complete=complete.models)
 @table.convert_options
-def convert(source: str, to: str | None, layout: str, out: str | None, name: str | None, quiet: bool) -> int:
+def convert(
+    source: str, to: str | None, layout: str, copy: str | None, out: str | None, name: str | None, quiet: bool
+) -> int:
     """Convert a model into what streams, four bits a weight.
 
-    SOURCE is a folder as published, a GGUF file, or a model that is here. Stopped at any moment, the same command goes on.
+    SOURCE is a folder as published, a GGUF file, or a model that is here, which --copy adds to. Stopped at any moment, the
+    same command goes on.
     """
     if out and name:
         raise click.UsageError("--out and --name contradict each other.")
@@ -29,7 +32,7 @@ def convert(source: str, to: str | None, layout: str, out: str | None, name: str
     from cli.models import find
 
     path = find(source, "target")
-    blueprint = _blueprint(path, to, layout)
+    blueprint = _copied(_blueprint(path, to, layout), copy)
     place = Path(out).expanduser() if out else placed(name) if name else _place(source, path, blueprint)
     return _convert(blueprint, place, quiet)
 
@@ -47,7 +50,7 @@ def _convert(blueprint: "Blueprint", place: Path, quiet: bool) -> int:
         return INTERRUPTED
     finally:
         progress.clear()
-    took = f"{work.size(blueprint.nbytes)} in {duration(time.monotonic() - began)}"
+    took = f"{work.size(made)} in {duration(time.monotonic() - began)}"
     progress.say(f"{place.name}: {took}" if made else f"{place.name} is there already")
     click.echo(click.format_filename(place))
     return 0
@@ -73,6 +76,24 @@ def _blueprint(path: Path, to: str | None, layout: str) -> "Blueprint":
     return converted(model, goal) if isinstance(model, Gguf) else published(model, goal)
 
 
+def _copied(blueprint: "Blueprint", copy: str | None) -> "Blueprint":
+    from offload.low_bit import with_copy
+
+    if copy is None:
+        return blueprint
+    check_copy(copy, blueprint.identity.layout)
+    return with_copy(blueprint, copy)
+
+
+def check_copy(copy: str | None, layout: str | None) -> None:
+    """Raises WrongUsage where none could be read. layout: of the model."""
+    from specexec.errors import WrongUsage
+
+    if copy and layout != "tile16":
+        raise WrongUsage(f"--copy {copy} is for the CPU's kernels, and the model would be in {layout or 'bf16'}.",
+                         hint="--to nf4 --layout tile16, or no --copy")
+
+
 def chosen_layout(given: str) -> str:
     """auto: tile16 where our kernels run and no CUDA device is there to take the model."""
     from specexec.engines.device import choose_device
@@ -94,6 +115,7 @@ def _place(source: str, path: Path, blueprint: "Blueprint") -> Path:
     if not is_store(path):
         name = Path(made.source)
         return placed(f"{source if source == BUNDLED else name.stem if is_gguf(path) else name.name}-{made.quantisation}")
-    if read_manifest(path).identity == made:
+    here = read_manifest(path).identity
+    if here.holds(made) or here.lacks_copy(made):
         return path
     return placed(f"{path.resolve().name.removesuffix('-tile16').removesuffix('-rowmajor')}-{made.layout}")

@@ -26,7 +26,7 @@ def mend(path: Path, of: Identity, wrong: Collection[str], progress: Progress) -
     with two_lines(path), locked(path):
         partial.open()
         goal = Goal(of.quantisation, of.layout, of.layers, of.tied)
-        pulled = Pulled(Arrivals(repo, partial.source, False, progress), goal, of.revision, wrong)
+        pulled = Pulled(Arrivals(repo, partial.source, False, progress), goal, of.revision, wrong, of.copy)
         try:
             work.repair(path, pulled.blueprint, Tally(pulled, progress))
         finally:

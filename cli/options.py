@@ -34,6 +34,9 @@ activations_option = _option("--activations", type=click.Choice(["8", "16"]), de
                              help="Bits of the activations that quantised weights are multiplied with, on the CPU.")
 kv_option = _option("--kv", type=Kv(), default=AUTO, show_default=True,
                     help="Format of the context's keys and values; auto is bf16 unless only a smaller one fits.")
+COPIES = ["3bit"]
+copy_option = act("--copy", type=click.Choice(COPIES),
+                  help="Make a copy of the layers too, with which the model drafts for itself: --draft self:3bit.")
 offline_option = _option("--offline", is_flag=True, help="Ask no network, whatever is missing.")
 place_option = _option("--kv-place", type=click.Choice(["auto", "device", "host", "disk"]), default=AUTO, show_default=True,
                        help="Where the context's keys and values are; auto is the device, else the host, and never the disk.")
@@ -109,6 +112,7 @@ convert_options = _all(
     to_or_keep_option,
     _option("--layout", type=click.Choice(["auto", "tile16", "rowmajor"]), default="auto", show_default=True,
             help="tile16 for the CPU's kernels, rowmajor for CUDA; auto is this machine's."),
+    copy_option,
     act("--out", metavar="DIR", help="Where; default in the model store, by name."),
     name_option,
     quiet_option,
@@ -119,6 +123,7 @@ pull_options = _all(
     act("--revision", metavar="REV", help="Branch, tag or commit; as REPO@REV."),
     act("--draft", metavar="REPO2",
                  help="Fetch this one too, to draft with; none for none; by default the family's is offered."),
+    copy_option,
     act("--keep-source", is_flag=True, help="Keep what was fetched, in the cache of huggingface_hub."),
     act("--dry-run", is_flag=True, help="Say what would be fetched, and nothing more."),
     act("-y", "--yes", is_flag=True, help="Yes to every question."),

@@ -20,8 +20,8 @@ ANOTHER = "--draft none, or a smaller model of the same family"
 @click.argument("repo")
 @table.pull_options
 def pull(
-    repo: str, to: str | None, revision: str | None, draft: str | None, keep_source: bool, dry_run: bool, yes: bool,
-    name: str | None, offline: bool, quiet: bool,
+    repo: str, to: str | None, revision: str | None, draft: str | None, copy: str | None, keep_source: bool, dry_run: bool,
+    yes: bool, name: str | None, offline: bool, quiet: bool,
 ) -> int:
     """Fetch the model REPO of the hub, converted as it comes.
 
@@ -37,7 +37,7 @@ def pull(
     manner = Manner(keep_source, dry_run, yes, quiet)
     try:
         with ExitStack() as stack:
-            target = Coming(reference(repo).but(revision, to), name, manner)
+            target = Coming(reference(repo).but(revision, to), name, manner, copy)
             _begin(target, stack)
             coming = [target, *_drafts(target, draft, stack)]
             if dry_run:

@@ -56,7 +56,7 @@ def _kept(model: "Model") -> dict[str, Any]:
 
     if isinstance(model, Store):
         of = model.manifest.identity
-        return {"format": of.quantisation, "layout": of.layout, "size": model.nbytes, "source": of.source,
+        return {"format": of.quantisation, "layout": of.layout, "copy": of.copy, "size": model.nbytes, "source": of.source,
                 "revision": of.revision}
     if isinstance(model, Gguf):
         kinds = ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in model.bytes_by_kind.items())

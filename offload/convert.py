@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from offload.blueprint import Blueprint, File, Watcher
@@ -18,46 +19,62 @@ SPARE = 2**20  # bytes for the manifest and the journal
 PAGE = 4096
 
 
-def convert(blueprint: Blueprint, out: Path, watcher: Watcher) -> bool:
-    """Makes the store at `out`; False: it was there already, of the same source and kind.
+def convert(blueprint: Blueprint, out: Path, watcher: Watcher) -> int:
+    """Makes the store at `out`, or what it lacks: a low-bit copy. Returns bytes; 0: all was there, of the same source and kind.
 
     Killed at any moment, the same call goes on and ends in the same bytes. Raises Refused for an `out` that is something
     else or that another process is at work on, NoRoom, and what reading the source raises.
     """
     out = out.resolve()
     with two_lines(out, blueprint.nbytes):
-        if _is_there(blueprint.identity, out) and not Partial(out).is_left_of(blueprint.identity):
-            return False
+        if _left(blueprint, out) is None and not Partial(out).is_left_of(blueprint.identity):
+            return 0
         with locked(out):
             return make(blueprint, out, watcher)
 
 
-def make(blueprint: Blueprint, out: Path, watcher: Watcher) -> bool:
+def make(blueprint: Blueprint, out: Path, watcher: Watcher) -> int:
     """`convert` for who holds the lock of `out`, an absolute path; also raises OSError."""
     partial = Partial(out)
     partial.open()
-    made = not _is_there(blueprint.identity, out)  # who held the lock before may have made it
-    if made:
-        _make(blueprint, partial, watcher)
-        partial.store.rename(out)
-        settle(out.parent)
+    left = _left(blueprint, out)  # who held the lock before may have made it
+    if left is not None:
+        _place(Manifest(left.identity, left.matrices, _make(left, partial, watcher)), partial, out)
     partial.remove()
-    return made
+    return left.nbytes if left else 0
 
 
-def _is_there(identity: Identity, out: Path) -> bool:
-    found = _found(out)
-    if found is None or found == identity:
-        return found is not None
-    what = f"{found.source} as {_what(found)}" if isinstance(found, Identity) else found
+def _left(blueprint: Blueprint, out: Path) -> Blueprint | None:
+    """What there is to make; None where all of it is there. Raises Refused for an `out` that is something else."""
+    found, wanted = _found(out), blueprint.identity
+    if found is None:
+        return blueprint
+    if isinstance(found, Manifest) and found.identity.lacks_copy(wanted):
+        return replace(blueprint, files=tuple(file for file in blueprint.files if file.name not in found.files))
+    if isinstance(found, Manifest) and found.identity.holds(wanted):
+        return None
+    what = f"{found.identity.source} as {_what(found.identity)}" if isinstance(found, Manifest) else found
     raise Refused(f"{out} is there already: {what}.", hint=f"--out PATH for another place, or: rm -r {out}")
 
 
-def _found(out: Path) -> Identity | str | None:
+def _place(made: Manifest, partial: Partial, out: Path) -> None:
+    """The store where it is wanted; or what a store there lacked beside its files, which its manifest names last."""
+    if is_store(out):
+        for name in made.files:
+            (partial.store / name).rename(out / name)
+        settle(out)
+        write(out / NAME, [made.with_files({**read_manifest(out).files, **made.files}).text()])
+    else:
+        write(partial.store / NAME, [made.with_files(made.files).text()])
+        partial.store.rename(out)
+    settle(out.parent)
+
+
+def _found(out: Path) -> Manifest | str | None:
     """What is at `out`: a store, something else, or nothing (an empty folder is as good as none)."""
     if is_store(out):
         try:
-            return read_manifest(out).identity
+            return read_manifest(out)
         except OffloadError:
             return "a store whose manifest is damaged or newer"
     if out.is_dir():
@@ -65,7 +82,7 @@ def _found(out: Path) -> Identity | str | None:
     return "no folder" if out.exists() else None
 
 
-def _make(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> None:
+def _make(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> Mapping[str, Entry]:
     entries = _resume(blueprint, partial, watcher)
     missing = [file for file in blueprint.files if file.name not in entries]
     _check_room(missing, partial.path)
@@ -75,8 +92,7 @@ def _make(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> None:
             entries[file.name] = _file(file, partial.store, pool, watcher)
             blueprint.check(file.name)
             partial.note(file.name, entries[file.name])
-    manifest = Manifest(blueprint.identity, blueprint.matrices).with_files(entries)
-    write(partial.store / NAME, [manifest.text()])
+    return entries
 
 
 def _file(file: File, folder: Path, pool: ThreadPoolExecutor, watcher: Watcher) -> Entry:
@@ -87,7 +103,7 @@ def _resume(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> dict[st
     """The files that are whole already, read again to be sure; none where there is nothing to go on with."""
     begun, entries = partial.read()
     wanted = blueprint.identity
-    if begun and (begun.source, begun.quantisation, begun.layout) != (wanted.source, wanted.quantisation, wanted.layout):
+    if begun and _kept_as(begun) != _kept_as(wanted):
         raise Refused(f"{partial.path} is an unfinished conversion of {begun.source} to {_what(begun)}.",
                       hint=f"finish that one, --out PATH for this one, or: rm -r {partial.path}")
     if begun != wanted:
@@ -98,8 +114,13 @@ def _resume(blueprint: Blueprint, partial: Partial, watcher: Watcher) -> dict[st
     return _kept(entries, blueprint, partial.store, watcher)
 
 
+def _kept_as(of: Identity) -> tuple[str | None, ...]:
+    return of.source, of.quantisation, of.layout, of.copy
+
+
 def _what(identity: Identity) -> str:
-    return identity.quantisation + (f" in {identity.layout}" if identity.layout else "")
+    layout = f" in {identity.layout}" if identity.layout else ""
+    return identity.quantisation + layout + (f", with a {identity.copy} copy" if identity.copy else "")
 
 
 def _kept(entries: Mapping[str, Entry], blueprint: Blueprint, folder: Path, watcher: Watcher) -> dict[str, Entry]:

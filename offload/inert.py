@@ -27,6 +27,10 @@ class Inert:
     layout: str
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.rows, self.columns
+
+    @property
     def slots(self) -> tuple[Slot, ...]:
         return matrix_slots(self.name, self.kind, self.layout, self.rows, self.columns)
 

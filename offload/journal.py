@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from offload.errors import Refused
-from offload.manifest import FORMAT, Entry, Identity
+from offload.manifest import Entry, Identity
 from offload.writing import settle
 
 JOURNAL, STORE, SOURCE = "journal", "store", "source"
+FORMAT = 1
 
 
 class Partial:
@@ -75,6 +76,7 @@ class Partial:
 
     def remove(self) -> None:
         """When the store has gone to its place. The journal goes last: it tells whose leftovers these are."""
-        shutil.rmtree(self.source, ignore_errors=True)
+        for folder in (self.store, self.source):
+            shutil.rmtree(folder, ignore_errors=True)
         self._journal.unlink(missing_ok=True)
         self.path.rmdir()

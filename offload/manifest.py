@@ -10,7 +10,8 @@ from typing import Any
 from offload.errors import DamagedFiles, NotHere, Refused
 from specexec.formats import KINDS, LAYOUTS
 
-NAME, FORMAT = "manifest.json", 1
+NAME = "manifest.json"
+FORMAT, PLAIN = 2, 1  # of stores with a low-bit copy of their layers, and of those without
 CONFIG, EMBEDDING, HEAD = FILES = "config.json", "embedding.safetensors", "head.safetensors"  # beside the layers
 SEAL = "sha256"  # of the rest
 BROKEN = "convert or fetch the model again"
@@ -35,6 +36,7 @@ class Identity:
     """What is made of what: two conversions with the same identity give the same bytes.
 
     source: a path or a repo; fingerprint: of its files. quantisation: nf4, int8 or bf16; layout: of formats.py, None for bf16.
+    copy: the kind of a low-bit copy of the layers, None where there is none.
     """
 
     source: str
@@ -44,6 +46,20 @@ class Identity:
     layout: str | None
     layers: int
     tied: bool
+    copy: str | None = None
+
+    def holds(self, wanted: "Identity") -> bool:
+        """Whether this is that one, with a copy or without where none is wanted."""
+        return replace(self, copy=wanted.copy) == wanted and wanted.copy in (None, self.copy)
+
+    def lacks_copy(self, wanted: "Identity") -> bool:
+        """Whether this is that one but for a copy it has not."""
+        return self.copy is None and wanted.copy is not None and replace(self, copy=wanted.copy) == wanted
+
+    def said(self) -> dict[str, Any]:
+        """As a manifest has it: without a copy, in the format of those who knew none."""
+        found = asdict(self)
+        return found if self.copy else {name: value for name, value in found.items() if name != "copy"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,8 @@ class Manifest:
 
     def text(self) -> bytes:
         """The file's content."""
-        said = {"specexec": FORMAT, **asdict(self.identity), "nbytes": self.nbytes, "matrices": self.matrices,
+        version = FORMAT if self.identity.copy else PLAIN
+        said = {"specexec": version, **self.identity.said(), "nbytes": self.nbytes, "matrices": self.matrices,
                 "files": {name: asdict(entry) for name, entry in self.files.items()}}
         return _sealed(said)
 
@@ -78,6 +95,10 @@ def _dump(said: Mapping[str, Any]) -> bytes:
 
 def layer_name(index: int) -> str:
     return f"layer-{index:03d}.safetensors"
+
+
+def copy_name(index: int) -> str:
+    return f"copy-{index:03d}.safetensors"
 
 
 def is_store(path: Path) -> bool:
@@ -104,7 +125,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def _parsed(path: Path, text: bytes, said: dict[str, Any]) -> Manifest:
     try:
-        identity = Identity(**{name: said[name] for name in Identity.__annotations__})
+        identity = Identity(**{name: said[name] for name in Identity.__annotations__ if name in said})
         matrices = {name: (int(rows), int(columns)) for name, (rows, columns) in said["matrices"].items()}
         found = Manifest(identity, matrices, {name: Entry(**entry) for name, entry in said["files"].items()})
         if found.text() == text and _sane(found):
@@ -121,4 +142,8 @@ def _sane(manifest: Manifest) -> bool:
     plain = all(name == Path(name).name and name not in ("..", NAME) and not set(name) & set("\\\0") for name in files)
     sound = all(type(entry.nbytes) is int and entry.nbytes >= 0 and 0 <= entry.checksum < 2**64 for entry in files.values())
     counted = type(of.layers) is int and 0 < of.layers < len(files)
-    return kinds and plain and sound and counted and {*FILES, *map(layer_name, range(of.layers))} <= files.keys()
+    copied = of.copy is None or (of.copy in KINDS and of.layout is not None)
+    if not (counted and copied):
+        return False
+    copies = map(copy_name, range(of.layers)) if of.copy else ()
+    return kinds and plain and sound and {*FILES, *map(layer_name, range(of.layers)), *copies} <= files.keys()

@@ -127,8 +127,12 @@ class Quantise:
     layout: str
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
     def slots(self) -> tuple[Slot, ...]:
-        rows, columns = self.source.shape
+        rows, columns = self.shape
         return matrix_slots(self.name, self.kind, self.layout, rows, columns)
 
     def steps(self) -> Iterator[tuple[int, int]]:
@@ -155,8 +159,16 @@ class Relay:
     columns: int
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.rows, self.columns
+
+    @property
+    def layout(self) -> str:
+        return self.layouts[1]
+
+    @property
     def slots(self) -> tuple[Slot, ...]:
-        return matrix_slots(self.name, self.kind, self.layouts[1], self.rows, self.columns)
+        return matrix_slots(self.name, self.kind, self.layout, self.rows, self.columns)
 
     @property
     def lines(self) -> int:
@@ -164,12 +176,14 @@ class Relay:
         return TILE if self.layouts[0] == "tile16" else 1
 
     def steps(self) -> Iterator[tuple[int, int]]:
-        return self.codes.steps(TILE // self.lines)
+        """Of the weight's rows."""
+        for start, stop in self.codes.steps(TILE // self.lines):
+            yield start * self.lines, min(stop * self.lines, self.rows)
 
     def make(self, start: int, stop: int) -> tuple[torch.Tensor, ...]:
-        rows = min(stop * self.lines, self.rows) - start * self.lines
-        lie = self.codes.rows(start, stop), self.scales.rows(start, stop)
-        made = relay(Packed(self.kind, self.layouts[0], rows, self.columns, *lie), self.layouts[1])
+        at = start // self.lines, -(-stop // self.lines)
+        lie = self.codes.rows(*at), self.scales.rows(*at)
+        made = relay(Packed(self.kind, self.layouts[0], stop - start, self.columns, *lie), self.layout)
         return made.codes, made.scales
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from offload.ahead import Ahead, Stopped
 from offload.arrivals import Arrivals
 from offload.blueprint import Blueprint, Copy, File
+from offload.low_bit import Again, with_copies
 from offload.manifest import Identity
-from offload.parts import Cast, Quantise, Stored
+from offload.parts import Cast, Part, Quantise, Stored
 from offload.published import Goal, drawn
 from offload.sheet import Sheet
 
@@ -35,17 +36,23 @@ class Arriving:
 
 
 class Pulled:
-    """What a pull is to make. only: these files, None for all. Raises what `Arrivals` and `drawn` do, before weights come."""
+    """What a pull is to make. only: these files, None for all. copy: the kind of a low-bit one, or None.
 
-    def __init__(self, arrivals: Arrivals, goal: Goal, revision: str, only: Collection[str] | None = None) -> None:
+    Raises what `Arrivals` and `drawn` do, before weights come.
+    """
+
+    def __init__(
+        self, arrivals: Arrivals, goal: Goal, revision: str, only: Collection[str] | None = None, copy: str | None = None
+    ) -> None:
         self.arrivals, self.layers, self._made = arrivals, goal.layers, 0
         self._ahead = Ahead(self._fetch)
         repo = arrivals.repo
         kept = [Copy(path, path.stat().st_size) for path in arrivals.smalls() if only is None or path.name in only]
-        matrices, sheets = drawn(repo.name, arrivals.headers(), goal)
+        matrices, drawings = drawn(repo.name, arrivals.headers(), goal)
+        sheets = with_copies(drawings, goal.layers, copy) if copy else drawings
         wanted = [Arriving(sheet, _needs(sheet), self._bring) for sheet in sheets if only is None or sheet.name in only]
         self.sheets = ordered(wanted, arrivals.shards)
-        identity = Identity(repo.name, revision, repo.fingerprint, goal.kind, goal.layout, goal.layers, goal.tied)
+        identity = Identity(repo.name, revision, repo.fingerprint, goal.kind, goal.layout, goal.layers, goal.tied, copy)
         self.blueprint = Blueprint(identity, matrices, (*kept, *self.sheets), lambda name: None)
 
     @property
@@ -108,8 +115,16 @@ def _is_layer(sheet: Arriving) -> bool:
 
 
 def _needs(sheet: Sheet) -> frozenset[str]:
-    sources = [part.source for part in sheet.parts if isinstance(part, Cast | Quantise)]
-    return frozenset(source.path.name for source in sources if isinstance(source, Stored))
+    return frozenset(shard for part in sheet.parts for shard in _shards(part))
+
+
+def _shards(part: Part) -> Iterator[str]:
+    """Names of the files that it is made of."""
+    source = part.source if isinstance(part, Cast | Quantise) else None
+    if isinstance(source, Stored):
+        yield source.path.name
+    if isinstance(source, Again):
+        yield from _shards(source.part)
 
 
 def ordered(files: Iterable[Arriving], sizes: Mapping[str, int]) -> tuple[Arriving, ...]:

@@ -19,7 +19,8 @@ def verify(path: Path, watcher: Watcher) -> Manifest:
 
 def remedy(path: Path, of: Identity) -> str:
     """What makes the store at `path` whole again: from the hub file by file, from elsewhere all of it."""
-    again = f"specexec rm {path}, then specexec convert {of.source} --to {of.quantisation}"
+    copy = f" --copy {of.copy}" if of.copy else ""
+    again = f"specexec rm {path}, then specexec convert {of.source} --to {of.quantisation}{copy}"
     return again if of.revision is None else f"specexec verify {path} --repair"
 
 

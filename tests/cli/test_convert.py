@@ -1,6 +1,7 @@
 """`convert` and `verify` as a person meets them: where things go, what is said, and the two lines of every mistake."""
 
 import io
+import json
 import re
 import shutil
 import signal
@@ -43,6 +44,8 @@ def test_a_model_is_kept_under_its_name_and_format(model: Path, store_home: Path
 
 
 def test_the_bundled_model_and_what_is_kept_are_known_by_name(store_home: Path, specexec: Specexec) -> None:
+    assert specexec("convert", "bundled", "--layout", "tile16", "--copy", "3bit", "--name", "copied").code == 0
+    assert json.loads(specexec("show", "copied", "--json").out)["copy"] == "3bit"
     assert specexec("convert", "bundled", "--layout", "tile16").code == 0
     ran = specexec("verify", "bundled-nf4")
     assert ran.code == 0
@@ -51,6 +54,26 @@ def test_the_bundled_model_and_what_is_kept_are_known_by_name(store_home: Path, 
     ran = specexec("convert", "bundled-nf4", "--layout", "rowmajor")
     assert ran.out == f"{store_home / 'bundled-nf4-rowmajor'}\n"
     assert Store(store_home / "bundled-nf4-rowmajor").layout == "rowmajor"
+
+
+def test_a_copy_is_added_to_a_model_where_it_is(model: Path, store_home: Path, specexec: Specexec) -> None:
+    specexec("convert", str(model), "--layout", "tile16")
+    ran = specexec("convert", "Tiny-Llama-nf4", "--copy", "3bit", "--layout", "tile16")
+    assert (ran.code, ran.out) == (0, f"{store_home / 'Tiny-Llama-nf4'}\n")
+    assert "Tiny-Llama-nf4: 0.1 MB in" in ran.err
+    assert Store(store_home / "Tiny-Llama-nf4").manifest.identity.copy == "3bit"
+    assert specexec("verify", "Tiny-Llama-nf4").code == 0
+    for again in (("Tiny-Llama-nf4", "--copy", "3bit"), (str(model), "--copy", "3bit"), (str(model),)):
+        assert "is there already" in specexec("convert", *again, "--layout", "tile16").err
+    assert specexec("rm", "Tiny-Llama-nf4", "--yes").code == 0
+    assert list(store_home.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", [("--to", "bf16"), ("--layout", "rowmajor")])
+def test_a_copy_nobody_could_read_is_refused(other: tuple[str, ...], model: Path, specexec: Specexec) -> None:
+    ran = specexec("convert", str(model), "--copy", "3bit", *other)
+    assert ran.code == 2
+    assert_two_lines(ran.err, "--copy 3bit", other[1], "--layout tile16")
 
 
 def test_a_store_that_is_as_it_is_wanted_stays_where_it_is(model: Path, tmp_path: Path, specexec: Specexec) -> None:

@@ -18,12 +18,14 @@ from offload.errors import DamagedFiles, OffloadError, Refused
 from offload.folder import Folder
 from offload.gguf import KINDS, Gguf, values
 from offload.gguf_convert import converted
+from offload.low_bit import with_copy
+from offload.manifest import copy_name
 from offload.published import Goal, published
 from offload.relaid import relaid
 from offload.store import Store
 from specexec.engines.families import admit
 from specexec.errors import SpecexecError
-from specexec.formats import Packed, dequantise, told
+from specexec.formats import Packed, dequantise, quantise, told
 from tests.gguf.conftest import F32, Q8
 from tests.gguf.writer import write
 from tests.models import LLAMA3, save, saved
@@ -198,3 +200,14 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"llama", b"gemma"))
     with pytest.raises(OffloadError, match="gemma"):
         _ = Gguf(path).config
+
+
+def test_a_copy_of_kept_matrices_is_of_their_own_weights(stories: Path, tmp_path: Path) -> None:
+    made = store(stories / Q8, tmp_path / "made", "keep")
+    convert(with_copy(relaid(made, None, "tile16"), "3bit"), made.path, Nobody())
+    at_once = with_copy(converted(Gguf(stories / Q8), Goal("keep", "tile16", len(made.layers), made.tied)), "3bit")
+    convert(at_once, tmp_path / "at_once", Nobody())
+    assert Store(made.path).manifest == Store(tmp_path / "at_once").manifest
+    held, kept = load_file(made.path / made.layers[0]), load_file(made.path / copy_name(0))
+    wanted = quantise(unpacked(made, held, "mlp.up_proj", "q8_0"), "3bit", "tile16")
+    assert torch.equal(kept["mlp.up_proj.weight"], wanted.codes)

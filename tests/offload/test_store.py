@@ -270,8 +270,8 @@ def test_a_manifest_that_is_none_is_damage(store: Path, content: bytes) -> None:
 
 
 def test_a_newer_format_is_refused_by_number(store: Path) -> None:
-    rewrite(store, lambda said: said.update(specexec=2, shape="new"))
-    assert "format 2" in fails(Refused, 1, lambda: Store(store))
+    rewrite(store, lambda said: said.update(specexec=3, shape="new"))
+    assert "format 3" in fails(Refused, 1, lambda: Store(store))
 
 
 @pytest.mark.parametrize("name", ["", "nowhere"])

@@ -308,6 +308,38 @@ def test_a_model_does_not_draft_for_itself(kin: Hub, specexec: Specexec) -> None
     assert specexec("pull", f"{REPO}:int8", "--draft", REPO).code == 2
 
 
+# --- a low-bit copy
+
+
+def test_a_copy_comes_with_the_model_and_is_repaired_with_it(
+    hub: Hub, folder: Path, store: Path, tmp_path: Path, specexec: Specexec
+) -> None:
+    """It is made of the same shards, each of which comes once, and is what convert makes of it."""
+    hub.add(REPO, folder)
+    ran = specexec("pull", REPO, "--copy", "3bit")
+    assert ran.code == 0, ran.err
+    assert read_manifest(store).identity.copy == "3bit"
+    assert specexec("convert", str(folder), "--copy", "3bit", "--out", str(tmp_path / "made"), "-q").code == 0
+    assert same_files(store, tmp_path / "made")
+    weight = (store / "copy-003.safetensors").read_bytes()
+    (store / "copy-003.safetensors").write_bytes(weight[:-1] + b"x")
+    assert_two_lines(specexec("verify", store.name).err, "copy-003.safetensors", "--repair")
+    assert specexec("verify", store.name, "--repair").code == 0
+    assert (store / "copy-003.safetensors").read_bytes() == weight
+
+
+def test_a_model_that_is_there_without_a_copy_gets_one_of_convert(
+    hub: Hub, folder: Path, store: Path, specexec: Specexec
+) -> None:
+    hub.add(REPO, folder)
+    specexec("pull", REPO, "-q")
+    ran = specexec("pull", REPO, "--copy", "3bit")
+    assert ran.code == 1
+    assert_two_lines(ran.err, "without a copy", f"specexec convert {store.name} --copy 3bit")
+    assert specexec("convert", store.name, "--copy", "3bit").code == 0
+    assert "is there already" in specexec("pull", REPO, "--copy", "3bit").err
+
+
 # --- verify --repair
 
 
