@@ -12,6 +12,7 @@ from cli.bench import machine
 from cli.build import open_session, versions
 from cli.drafting import SELF
 from cli.interrupt import Interrupt
+from cli.low_bit import COPIED
 from cli.models import Model, ModelOptions, find, opened
 from cli.quality import judge, quantised_share, table, windows
 from cli.question import read_text
@@ -73,7 +74,7 @@ def _options(given: Mapping[str, Any]) -> ModelOptions:
         raise WrongUsage("--quality compares all formats of keys and values.", hint=f"the same without --kv {options.kv}")
     model = opened(find(options.model, "target"))
     quant = options.quant or ("int8" if isinstance(model, Folder) else None)
-    drafts = tuple(name for name in options.drafts if name != SELF) or ("none",)
+    drafts = tuple(name for name in options.drafts if name not in (SELF, COPIED)) or ("none",)
     context = options.context or min(WINDOW, _trained(model))
     return replace(options, quant=quant, kv="bf16", drafts=("none",) if given["files"] else drafts, context=context)
 

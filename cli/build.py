@@ -6,14 +6,15 @@ from importlib.metadata import version
 
 import torch
 
-from cli import cache_file, fit
+from cli import cache_file, fit, low_bit
 from cli.cache_file import CacheFile
 from cli.codec import Codec
 from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
 from cli.identity import weights
 from cli.interrupt import Interrupt
-from cli.ledger import STORE_CONTEXT, draft_bytes, draft_format, looked_at, positions, sizes, view_bytes
+from cli.ledger import STORE_CONTEXT, copied_sight, draft_bytes, draft_format, looked_at, positions, sizes, view_bytes
+from cli.low_bit import COPIED
 from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
 from cli.pulse import Pulse
 from cli.render import note
@@ -41,7 +42,7 @@ from specexec.roles import Drafter, Engine
 from specexec.vocabulary import Vocabulary, match
 
 __all__ = ["ModelOptions", "open_session", "versions"]
-MODELLESS = ("none", "lookup", "random", SELF)
+MODELLESS = ("none", "lookup", "random", SELF, COPIED)
 
 
 def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
@@ -55,7 +56,11 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     pulse = Pulse(interrupt)
     if SELF in names and isinstance(model, Store):
         drafts += view_bytes(sizes(model), context, options.tree, options.kv, options.draft_kv, options.kv_place)
-    engine, codec = _engine(model, options, pulse, drafts)
+    copy = low_bit.copy_bytes(options.model, model) if COPIED in names else 0
+    if copy and isinstance(model, Store):
+        sight = copied_sight(options.draft_kv, options.kv_place)
+        drafts += view_bytes(sizes(model), context, options.tree, options.kv, sight, options.kv_place)
+    engine, codec = _engine(model, options, pulse, drafts, copy)
     drafter = _drafter(names, options, engine, codec, interrupt)
     choose_threads(parameters(model))
     source = engine.source if isinstance(engine, WeightsEngine) else None
@@ -100,19 +105,23 @@ def open_drafter(names: Sequence[str], options: ModelOptions, session: Session) 
     return _drafter(names, options, session.target, session.codec, session.interrupt)
 
 
-def _engine(model: Model, options: ModelOptions, stop: Callable[[], bool], drafts: int = 0) -> tuple[TreeEngine, Codec]:
+def _engine(
+    model: Model, options: ModelOptions, stop: Callable[[], bool], drafts: int = 0, copy: int = 0
+) -> tuple[TreeEngine, Codec]:
     codec = Codec(model.path, options.raw)
-    making = Making(model, options, max(codec.vocabulary.values()) + 1, stop, drafts)
+    making = Making(model, options, max(codec.vocabulary.values()) + 1, stop, drafts, copy)
     return making.engine(), codec
 
 
 def _drafter(names: Sequence[str], options: ModelOptions, engine: Engine, codec: Codec, interrupt: Interrupt) -> Drafter:
     if "none" in names:
         return Nothing()
-    expanders = [found for name in names if name != SELF for found in _expanders(name, options, engine, codec, interrupt)]
-    if SELF in names:
+    others = [name for name in names if name not in (SELF, COPIED)]
+    expanders = [found for name in others for found in _expanders(name, options, engine, codec, interrupt)]
+    if len(others) < len(names):
         assert isinstance(engine, TreeEngine)
-        return Grow([own(engine, options, expanders), *expanders], engine.limits.context)
+        copy = low_bit.weights(opened(find(options.model, "target")), engine) if COPIED in names else None
+        return Grow([own(engine, options, expanders, copy), *expanders], engine.limits.context)
     idle = engine.source if isinstance(engine, WeightsEngine) and isinstance(engine.source, Streamer) else None
     return Grow(standing(expanders, options, engine.limits.context), engine.limits.context, idle)
 

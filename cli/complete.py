@@ -9,7 +9,7 @@ from cli import sessions
 from cli.home import folders, ggufs
 from cli.name import BUNDLED, is_path
 
-DRAFTS = ("auto", "none", "lookup", "self", "random")
+DRAFTS = ("auto", "none", "lookup", "self", "self:3bit", "random")
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from cli.ledger import SELF, stands, windowed
+from cli import low_bit
+from cli.ledger import FULL, SELF, copied_sight, stands, windowed
+from cli.low_bit import COPIED
 from cli.models import ModelOptions
 from cli.values import AUTO
 from offload.stream import Streaming
@@ -19,9 +21,12 @@ from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
 from specexec.kv.cache import KVCache
+from specexec.kv.offloaded import OffloadedBlocks
 from specexec.kv.quantised import BITS, UPPER, Quantised, UpperHalf
 from specexec.kv.retrieval import Gathering
+from specexec.kv.whole import BlockView
 from specexec.kv.window import Sliding
+from specexec.roles import WeightSource
 from specexec.vocabulary import Vocabulary
 
 __all__ = ["SELF", "check", "own", "sighted", "standing"]
@@ -30,9 +35,14 @@ BELOW = 64  # nodes at the most that a draft's own draft proposes
 
 def check(names: Sequence[str], kind: str, kv: str) -> None:
     """Raises WrongUsage where --draft-kv `kind` means nothing to these drafts, or nothing beside --kv `kv`."""
-    if SELF in names and kind == UPPER and kv not in ("int8", AUTO):
-        raise WrongUsage("--draft self --draft-kv int4 reads the upper half of the model's own int8 KV cache.",
-                         hint="--draft self --kv int8 --draft-kv int4")
+    low_bit.check(names)
+    own = next((name for name in names if name in (SELF, COPIED)), None)
+    if own and kind == UPPER and kv not in ("int8", AUTO):
+        raise WrongUsage(f"--draft {own} --draft-kv int4 reads the upper half of the model's own int8 KV cache.",
+                         hint=f"--draft {own} --kv int8 --draft-kv int4")
+    if own == COPIED and kind == "int8":
+        raise WrongUsage(f"--draft {COPIED} has no KV cache of its own, but a view of the model's.",
+                         hint="--draft-kv full, window or retrieval")
     if SELF in names and kind in ("full", "int8"):
         raise WrongUsage("--draft self with the whole KV cache is the model itself, no draft.",
                          hint="--draft-kv retrieval, or window")
@@ -65,15 +75,27 @@ def _quantised(draft: TreeEngine, trained: int, context: int, kv: str) -> TreeEn
     return draft.keeping(kv)
 
 
-def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander]) -> Same:
-    """The model itself over a view of its KV cache; below it, in its own passes, twins of the other drafts."""
+def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander], copy: WeightSource | None = None) -> Same:
+    """The model itself over a view of its KV cache; below it, in its own passes, twins of the other drafts.
+
+    copy: a low-bit one of what streams, with which it drafts.
+    """
     if not isinstance(target, WeightsEngine):
         raise WrongUsage("--draft self: llama.cpp has no views of its KV cache.",
                          hint="--draft lookup, or the model converted: specexec convert FILE.gguf")
+    if copy is not None:
+        return _over(target, Vocabulary(None), _sight(target, options), others, copy)
     if isinstance(target.source, Streaming) and any(map(target.source.disk_bytes, range(len(target.source.pieces)))):
         raise WrongUsage("--draft self reads every layer again for each guess, and this model streams.",
-                         hint="--draft NAME --draft-kv retrieval with a smaller model, or --draft lookup")
+                         hint="--draft NAME --draft-kv retrieval with a smaller model, --draft self:3bit, or --draft lookup")
     return _over(target, Vocabulary(None), options.draft_kv, others)
+
+
+def _sight(target: WeightsEngine, options: ModelOptions) -> str:
+    """What a low-bit copy sees."""
+    if options.draft_kv == FULL and isinstance(target.cache, OffloadedBlocks):
+        raise WrongUsage("--draft-kv full: a view copies what it sees of keys and values on disk.", hint="--draft-kv retrieval")
+    return copied_sight(options.draft_kv, options.kv_place)
 
 
 def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) -> list[Expander]:
@@ -97,12 +119,14 @@ def _sees_all(draft: ModelExpander) -> bool:
     return isinstance(draft.engine, WeightsEngine) and not isinstance(draft.engine.cache, Sliding)
 
 
-def _over(engine: WeightsEngine, vocabulary: Vocabulary, kind: str, others: Sequence[Expander]) -> Same:
+def _over(
+    engine: WeightsEngine, vocabulary: Vocabulary, kind: str, others: Sequence[Expander], weights: WeightSource | None = None
+) -> Same:
     """The engine's model over a view of its cache; what drafts for it, if anything does, are twins of others."""
     view, context = _view(engine.cache, kind), engine.limits.context
     below = [_twin(one, context) for one in others if isinstance(one, ModelExpander | Chains | Recycled)
              and not (isinstance(one, ModelExpander) and isinstance(one.engine, LlamacppEngine))]
-    return Same(engine, view, Cascade(Grow(below, context), Auto(BELOW)) if below else None, vocabulary)
+    return Same(engine, view, Cascade(Grow(below, context), Auto(BELOW)) if below else None, vocabulary, weights)
 
 
 def _view(cache: KVCache, kind: str) -> SelfView:
@@ -110,7 +134,7 @@ def _view(cache: KVCache, kind: str) -> SelfView:
     if kind == "auto":
         kind = UPPER if isinstance(cache, Quantised) and cache.bits > BITS[UPPER] else "retrieval"
     view = cache.view(kind)
-    assert isinstance(view, Gathering | UpperHalf)
+    assert isinstance(view, Gathering | UpperHalf | BlockView)
     return view
 
 

@@ -66,13 +66,14 @@ def draft_quant(options: ModelOptions) -> str | None:
 
 @dataclass(frozen=True)
 class Making:
-    """What every engine of a model is made with. drafts: bytes of what drafts for it."""
+    """What every engine of a model is made with. drafts: bytes of what drafts for it; copy: of a layer's low-bit one, or 0."""
 
     model: Model
     options: ModelOptions
     tokens: int  # that its tokenizer can produce
     stop: Callable[[], bool]
     drafts: int = 0
+    copy: int = 0
 
     def engine(self) -> TreeEngine:
         config = admit(self.model.config)
@@ -163,10 +164,10 @@ class Making:
         """And how much of a prompt a pass reads. ram: bytes that may be used in all. Raises TooLittleMemory."""
         kv = self.options.kv if store.layout == "tile16" or self.options.kv != AUTO else "bf16"
         of, tree, place = sizes(store), self.options.tree, self.options.kv_place
-        least = demand(context, tree, self.drafts, place=place)
+        least = demand(context, tree, self.drafts, place=place, copy=self.copy)
         least = replace(least, kv=planned(of, ram, least, kv).kv)
         chunk = prompt_chunk(store, ram, least, tree, self.options.activations)
-        return planned(of, ram, demand(context, tree, self.drafts, chunk, place), least.kv), chunk
+        return planned(of, ram, demand(context, tree, self.drafts, chunk, place, self.copy), least.kv), chunk
 
     def _kernels(
         self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int,

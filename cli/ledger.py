@@ -24,6 +24,7 @@ from specexec.kv.window import Sight
 MEANS_ROOM = 1.25  # by which the room for means of keys may be larger than they are
 SMALLER = "int8"  # what auto keeps of keys and values unasked
 SELF = "self"  # the draft's name of the model itself
+FULL = "full"  # a view of all rows
 LONG = 4  # times the rows of a view: contexts for which a draft gets one without being asked
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
 
@@ -46,12 +47,12 @@ def check_vram(vram: int | None, device: str = "auto") -> None:
         raise WrongUsage("--vram: this machine has no CUDA device.", hint="the same command without --vram")
 
 
-def demand(context: int, tree: int, drafts: int, chunk: int = 0, place: str = AUTO) -> Demand:
+def demand(context: int, tree: int, drafts: int, chunk: int = 0, place: str = AUTO, copy: int = 0) -> Demand:
     """context: positions; tree: rows of the largest, below which as many may be missing, or `chunk`; drafts: bytes of those.
 
-    place: as --kv-place names it.
+    place: as --kv-place names it. copy: bytes of a layer's low-bit one, if that drafts.
     """
-    return Demand(context, 2 * tree, drafts, prompt=chunk + tree, place=DEVICE if place == AUTO else place)
+    return Demand(context, 2 * tree, drafts, prompt=chunk + tree, place=DEVICE if place == AUTO else place, copy=copy)
 
 
 def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
@@ -86,11 +87,18 @@ def sizes(store: Store) -> Footprint:
 def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO, kind: str = AUTO, place: str = AUTO) -> int:
     """What a model takes to draft for itself, at the most: its keys' means in fp32, rows of its own, and a pass's buffers.
 
-    kind: of the view; all of a cache of eight bits needs no means. place: rows that are elsewhere are copied to be seen.
+    kind: of the view; all of a cache, or of its upper half, needs no means. place: rows that are elsewhere are copied to be
+    seen.
     """
-    means = 0 if kv == SMALLER and kind in (AUTO, UPPER) else of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk
+    chosen = kind != FULL and not (kv == SMALLER and kind in (AUTO, UPPER))
+    means = of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk if chosen else 0
     copies = of.kv_token * (KINDS["retrieval"].most + KV_BLOCK) if place in (HOST, DISK) else 0
     return int(means) + copies + (of.kv_token + of.work_token) * 2 * tree
+
+
+def copied_sight(kind: str, place: str) -> str:
+    """What a low-bit copy sees of the model's keys and values: all of them, but where they are elsewhere."""
+    return kind if kind != AUTO else "retrieval" if place == DISK else FULL
 
 
 def stands(kind: str, context: int) -> bool:

@@ -25,7 +25,8 @@ Model = Folder | Store | Gguf
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """model: `bundled`, the name of a store, or a folder. drafts: auto, none, lookup, bundled, self, random, or models.
+    """model: `bundled`, the name of a store, or a folder. drafts: auto, none, lookup, bundled, self, self:3bit, random,
+    or models.
 
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
     ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. tree: rows of the largest that a

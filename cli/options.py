@@ -23,7 +23,8 @@ def _all(*options: Decorator) -> Decorator:
 
 quiet_option = _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 draft_option = _option("--draft", multiple=True, default=("auto",), show_default=True, metavar="NAME",
-                       shell_complete=complete.drafts, help="auto, none, lookup, bundled, self, random or a model; repeatable.")
+                       shell_complete=complete.drafts,
+                       help="auto, none, lookup, bundled, self, self:3bit, random or a model; repeatable.")
 context_option = _option("--ctx-size", type=click.IntRange(min=2),
                          help="Positions; default the model's own.")
 ram_option = _option("--ram", type=Size(), metavar="SIZE",

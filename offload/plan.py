@@ -21,7 +21,8 @@ class Demand:
     """context: tokens the KV cache is to hold. tree: rows of the largest pass over a tree, and of the KV cache besides.
 
     draft: bytes of what drafts. kv: format of keys and values: bf16, int8 or int4. prompt: rows of a pass that reads a prompt,
-    where they are more. place: of keys and values: device, host (a device's machine) or disk.
+    where they are more. place: of keys and values: device, host (a device's machine) or disk. copy: bytes of a layer's low-bit
+    copy, which layers that stream have in memory; 0: they have none.
     """
 
     context: int
@@ -30,6 +31,7 @@ class Demand:
     kv: str = "bf16"
     prompt: int = 0
     place: str = DEVICE
+    copy: int = 0
 
     @property
     def rows(self) -> int:
@@ -90,14 +92,17 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
     if room >= of.layers * of.layer:
         whole = Entry("layers in memory", of.layers * of.layer)
         return Placement(of.layers, 0, 0, (*fixed, whole), kv=demand.kv, kv_disk=kv_disk, place=demand.place)
-    pinned = room // of.layer - SLOTS
+    copies = of.layers * demand.copy
+    pinned = (room - SLOTS * of.layer - copies) // (of.layer - demand.copy)
     if pinned < 0:
-        least = total(fixed) + SLOTS * of.layer
+        least = total(fixed) + min(SLOTS * of.layer + copies, of.layers * of.layer)
         raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
-                              hint=f"--ram {gib(least)}{_shorter(of, demand, least - ram)}")
+                              hint=f"--ram {gib(least)}{_instead(of, demand, least - ram, copies)}")
+    away = of.layers - pinned
     ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))
-    streamed = (of.layers - pinned) * of.layer
-    return Placement(pinned, SLOTS, streamed, (*fixed, *ring), kv=demand.kv, kv_disk=kv_disk, place=demand.place)
+    copied = (Entry("low-bit copy of the others", away * demand.copy),) if demand.copy else ()
+    ledger = (*fixed, *ring, *copied)
+    return Placement(pinned, SLOTS, away * of.layer, ledger, kv=demand.kv, kv_disk=kv_disk, place=demand.place)
 
 
 def _kv_entry(of: Footprint, demand: Demand) -> Entry:
@@ -121,12 +126,14 @@ def longest(context: int, missing: int, kv_token: int) -> int:
     return max(0, (context - -(-missing // kv_token)) // STEP * STEP)
 
 
-def _shorter(of: Footprint, demand: Demand, missing: int) -> str:
+def _instead(of: Footprint, demand: Demand, missing: int, copies: int) -> str:
+    """What would do in the memory there is. copies: bytes of all layers' low-bit ones."""
+    ways = f", or --draft lookup: the copy of all layers takes {gib(copies)}" if copies >= missing else ""
     position = of.kv_position(demand.kv)
     if context := longest(demand.context, missing, position):
         saved = position * (demand.context - context)
-        return f", or --ctx-size {context}, which takes {gib(saved)} less than {demand.context:,}"
-    return ", or another model: no context is small enough"
+        ways += f", or --ctx-size {context}, which takes {gib(saved)} less than {demand.context:,}"
+    return ways or ", or another model: no context is small enough"
 
 
 def gib(size: int) -> str:

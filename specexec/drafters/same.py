@@ -11,6 +11,7 @@ from specexec.drafters.setting import Setting
 from specexec.drafters.tier import Tier
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.kv.cache import KVCache
+from specexec.roles import WeightSource
 from specexec.vocabulary import Vocabulary
 
 FEW = 32  # tokens above node 0 beyond which the model itself has to read them first
@@ -30,14 +31,16 @@ class Same(Tier):
 
     view: of that one's cache. cascade: what drafts for this tier, if anything. Its rows go as the other commits its own,
     so nothing is kept from tree to tree; the other's rows are better. vocabulary: that model's, in the tokens of the target.
+    weights: that are like the model's, and cheaper to read; None for its own.   SubSpec, Wang et al. 2025
     """
 
     source = "self"
 
     def __init__(
-        self, target: WeightsEngine, view: SelfView, cascade: Cascade | None = None, vocabulary: Vocabulary | None = None
+        self, target: WeightsEngine, view: SelfView, cascade: Cascade | None = None, vocabulary: Vocabulary | None = None,
+        weights: WeightSource | None = None,
     ) -> None:
-        super().__init__(target.over(view), vocabulary or Vocabulary(None), cascade)
+        super().__init__(target.over(view, weights), vocabulary or Vocabulary(None), cascade)
         self.target, self.view = target, view
         self._lately = self._long = 0.0
         self._judged = self._lacks = 0

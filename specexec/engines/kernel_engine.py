@@ -66,8 +66,8 @@ class KernelEngine(WeightsEngine):
     def arithmetic(self) -> str:
         return f"kernels {version()} ({instruction_set()}), torch {torch.__version__}, {self.bits}-bit activations"
 
-    def over(self, cache: KVCache) -> Self:
-        other = super().over(cache)
+    def over(self, cache: KVCache, source: WeightSource | None = None) -> Self:
+        other = super().over(cache, source)
         assert isinstance(cache, KernelCache)
         other.blocks, other._room, other._layers = cache, Workspace(self.shape, 1, self.bits), {}
         return other

@@ -41,10 +41,10 @@ class WeightsEngine(TreeEngine):
     def _states(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         return self._hidden(tokens, parents, root)[len(tokens) if root is None else root :]
 
-    def over(self, cache: KVCache) -> Self:
-        """Another engine of the same weights, which are not copied. The two cannot run at the same time."""
+    def over(self, cache: KVCache, source: WeightSource | None = None) -> Self:
+        """Another engine of the same weights, which are not copied, or of like ones. The two cannot run at the same time."""
         other = copy.copy(self)
-        other.cache, other.passes, other._tokens = cache, 0, []
+        other.cache, other.passes, other._tokens, other.source = cache, 0, [], source or self.source
         return other
 
     @abstractmethod

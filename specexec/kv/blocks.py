@@ -13,7 +13,6 @@ from specexec.kernels.attention import Buffers
 from specexec.kv.attention import Partial
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.committed import Committed
-from specexec.kv.dense import DenseView
 from specexec.kv.kept import Form, as_bytes
 from specexec.kv.view import Seen, View
 
@@ -129,10 +128,11 @@ class BlockCache(Committed):
         return out.transpose(0, 1).to(q.dtype), sums.T
 
     def view(self, kind: str) -> KVCache:
-        if kind == "full":
-            return DenseView(self)
         from specexec.kv.retrieval import BlockGathering, gather
+        from specexec.kv.whole import BlockView
 
+        if kind == "full":
+            return BlockView(self)
         return BlockGathering(self, gather(kind))
 
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import torch
 
 from specexec.kernels import attention, table
-from specexec.kernels.attention import EIGHT, EIGHTS
 from specexec.kernels.hierarchical import GROUP, Groups
 from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.cache import KVCache
 from specexec.kv.choice import Gather
 from specexec.kv.kept import Form
 from specexec.kv.quantised import BITS, UPPER, Quantised, UpperHalf
+from specexec.kv.whole import all_eights
 
 
 class HierarchicalCache(Quantised[Groups], BlockCache):
@@ -57,6 +57,10 @@ class HierarchicalCache(Quantised[Groups], BlockCache):
     def _upper(self) -> KVCache:
         return UpperView(self)
 
+    def view(self, kind: str) -> KVCache:
+        """full: all rows, of eight bits their upper half."""
+        return self._upper() if kind == "full" else super().view(kind)
+
     def _chosen(self, of: Gather) -> KVCache:
         from specexec.kv.upper import UpperGathering
 
@@ -76,14 +80,8 @@ class UpperView(OverBlocks[HierarchicalCache], UpperHalf[HierarchicalCache, Bloc
         if not rows or not kv:
             return
         start = min(base.start, rows // GROUP * GROUP)
-        eights = _all_eights(rows - base.start, base.kv_heads)
+        eights = all_eights(rows - base.start, base.kv_heads)
         self._tail.quantised = [groups.struct(start // GROUP, BITS[UPPER], False) for groups in base.groups]
         self._tail.gathered = [attention.gathered(*of_layer, eights, base.start) for of_layer in kv]
         self._held = [eights, kv, list(base.groups)]
         self._tail.describe()
-
-
-def _all_eights(rows: int, kv_heads: int) -> torch.Tensor:
-    """int32[kv_heads, blocks, 8]"""
-    eights = torch.arange(max(0, -(-rows // EIGHT)), dtype=torch.int32)
-    return torch.nn.functional.pad(eights, (0, -len(eights) % EIGHTS), value=-1).view(-1, EIGHTS).repeat(kv_heads, 1, 1)

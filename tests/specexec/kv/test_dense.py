@@ -94,7 +94,7 @@ class Ledger:
 
 def over_a_view(ledger: Ledger) -> Ledger:
     """The ledger of a view over `ledger`'s cache."""
-    above = Ledger(ledger.cache.view("full"), ledger.window, ledger.softcap, seed=1)
+    above = type(ledger)(ledger.cache.view("full"), ledger.window, ledger.softcap, seed=1)
     above.committed, above.tokens = ledger.committed, list(ledger.tokens)
     above.asked = [*ledger.tokens, *range(40)]
     return above
