@@ -15,6 +15,7 @@ from cli.build import fresh, open_drafter, open_session, versions
 from cli.convert import chosen_layout
 from cli.forecast import arithmetic, sample
 from cli.interrupt import Interrupt
+from cli.low_bit import COPIED, KIND
 from cli.models import ModelOptions
 from cli.name import BUNDLED
 from cli.passes import Arm, Pass, arm, passes
@@ -49,8 +50,10 @@ PLAIN, SHAPED = "plain", "shaped draft"
 def bench_shape(texts: Sequence[str], as_json: bool, given: Mapping[str, Any]) -> int:
     """Makes the stores where they are not there, then measures passes, plain decoding, and what each draft makes of it."""
     large, draft = _wanted(given)
-    store = large.store(given["yes"], as_json)
+    store = large.store(given["yes"], as_json, KIND if COPIED in given["draft"] else None)
     drafts = (str(draft.store(given["yes"], as_json).path), "lookup") if draft else (BUNDLED, "lookup")
+    if COPIED in given["draft"]:
+        drafts = (COPIED, "lookup")
     options = replace(settings.model_options(given), model=str(store.path), drafts=drafts, context=given["ctx_size"] or CONTEXT)
     subject = target(str(store.path), None)
     found = _machine(subject, options, as_json)
@@ -66,7 +69,7 @@ def _wanted(given: Mapping[str, Any]) -> tuple[Shaped, Shaped | None]:
     layout = chosen_layout("auto")
     large = shaped(given["shape"], "target", given["to"] or "nf4", layout)
     name = given["draft_shape"] or usual_draft(large.expansion.large)
-    return large, None if name == "none" else shaped(name, "draft", "nf4", layout)
+    return large, None if name == "none" or COPIED in given["draft"] else shaped(name, "draft", "nf4", layout)
 
 
 def _machine(subject: Subject, options: ModelOptions, quiet: bool) -> Machine:
@@ -126,7 +129,8 @@ class _Bench:
         return -(-tokens // FEWER) if name == PLAIN else tokens
 
     def _drafters(self) -> dict[str, Drafter]:
-        own = {} if self.options.drafts[0] == BUNDLED else {SHAPED: self.session.drafter}
+        first = self.options.drafts[0]
+        own = {} if first == BUNDLED else {COPIED if first == COPIED else SHAPED: self.session.drafter}
         return {PLAIN: Nothing(), **own, "bundled draft": open_drafter((BUNDLED, "lookup"), self.options, self.session)}
 
     def _beside(self, engine: TreeEngine) -> Session:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cli import home
-from cli.ledger import STORE_CONTEXT, check_vram, demand, kept_bytes, planned, positions, seen, view_bytes
+from cli.ledger import STORE_CONTEXT, check_vram, copied_sight, demand, kept_bytes, planned, positions, seen, view_bytes
+from cli.low_bit import KIND
 from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
 from cli.values import AUTO
@@ -31,7 +32,8 @@ SMALLEST = 0.01  # seconds of a pass that is spent on weights
 class Asked:
     """context: positions; ram, vram: bytes that may be used; None for what there is. activations: bits.
 
-    own: whether the target drafts for itself. kv: format of its keys and values, or auto. place: of those, or auto.
+    own: whether the target drafts for itself; copied: whether a low-bit copy of it does. kv: format of its keys and values, or
+    auto. place: of those, or auto.
     """
 
     target: Subject
@@ -43,6 +45,7 @@ class Asked:
     own: bool = False
     kv: str = AUTO
     place: str = AUTO
+    copied: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ class Forecast:
         """What the person should know of the figures, a line each."""
         if (target := self.asked.target).fetch:
             yield f"not here: specexec pull {target.name} fetches {size(target.fetch)} and keeps {size(target.bytes)}"
+        if self.asked.copied and not target.has_copy:
+            takes = f"which takes {size(target.copy * target.of.layers)} of disk"
+            yield f"the low-bit copy is not there yet: --copy {KIND} of pull and convert makes it, {takes}"
         yield "tokens a pass are assumptions: they depend on the draft and the text"
         first = self.outlook.at(0).seconds
         yield f"passes are those at the end of the context; at its beginning a plain one takes {first:.3g} s"
@@ -106,7 +112,10 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     context = positions(asked.target.config, asked.context, STORE_CONTEXT)
     drafting = sum(draft.bytes + kept_bytes(draft.of, draft.trained, context, TREE, AUTO) for draft in asked.drafts)
     drafting += view_bytes(asked.target.of, context, TREE, asked.kv, place=asked.place) if asked.own else 0
-    wanted, ram = demand(context, TREE, drafting, place=asked.place), asked.ram or free_memory()
+    if asked.copied:
+        drafting += view_bytes(asked.target.of, context, TREE, asked.kv, copied_sight(AUTO, asked.place), asked.place)
+    copy = asked.target.copy if asked.copied else 0
+    wanted, ram = demand(context, TREE, drafting, place=asked.place, copy=copy), asked.ram or free_memory()
     kv = asked.kv if asked.target.layout == "tile16" or asked.kv != AUTO else "bf16"
     wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, kv).kv)
     found = measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations), seeing(asked.target),
@@ -118,8 +127,9 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
                          draft.of.kv_token * seen(AUTO, context, draft.trained), draft.of.group) for draft in asked.drafts)
     if asked.target.layout == "tile16":
         tokens = chunk(asked.target.of, machine, wanted, TREE)
-        wanted = replace(demand(context, TREE, drafting, tokens, asked.place), kv=wanted.kv)
-    outlook = Outlook(asked.target.of, wanted, machine, drafts)
+        wanted = replace(demand(context, TREE, drafting, tokens, asked.place, copy), kv=wanted.kv)
+    low_bit = products(cache, _arithmetic(KIND, asked.target.layout, asked.activations)) if copy else {}
+    outlook = Outlook(asked.target.of, wanted, machine, drafts, low_bit)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))
 
 
@@ -132,7 +142,11 @@ def _changes(now: Outlook, asked: Asked, cache: Measured) -> Iterator[tuple[str,
 
 
 def arithmetic(of: Subject, bits: int) -> Arithmetic:
-    return Arithmetic(rate.name(of.kind, of.layout, bits), partial(rate.rates, of.kind, of.layout, bits))
+    return _arithmetic(of.kind, of.layout, bits)
+
+
+def _arithmetic(kind: str, layout: str | None, bits: int) -> Arithmetic:
+    return Arithmetic(rate.name(kind, layout, bits), partial(rate.rates, kind, layout, bits))
 
 
 def seeing(of: Subject) -> Arithmetic:

@@ -25,11 +25,17 @@ def check(names: Sequence[str]) -> None:
         raise WrongUsage(f"--draft {SELF} contradicts --draft {COPIED}.", hint="one of the two")
 
 
+def check_layout(name: str, layout: str | None) -> None:
+    """Raises WrongUsage for weights that are not read by the kernels that read a copy."""
+    if layout != "tile16":
+        raise WrongUsage(f"--draft {COPIED} is for the CPU's kernels; {name} is in {layout or 'bf16'}.",
+                         hint=f"specexec convert {name} --layout tile16 --copy {KIND}" if layout else "--draft lookup")
+
+
 def copy_bytes(name: str, model: Model) -> int:
     """Of a layer's copy, at the most. name: what the person calls it. Raises WrongUsage where there is none."""
-    if isinstance(model, Store) and model.layout != "tile16":
-        raise WrongUsage(f"--draft {COPIED} is for the CPU's kernels; {name} is in {model.layout or model.quant}.",
-                         hint=f"specexec convert {name} --layout tile16 --copy {KIND}" if model.layout else "--draft lookup")
+    if isinstance(model, Store):
+        check_layout(name, model.layout)
     if isinstance(model, Store) and model.manifest.identity.copy == KIND:
         return max(model.entry(copy_name(index)).nbytes for index in range(len(model.layers)))
     raise WrongUsage(f"--draft {COPIED} needs a copy of the layers; {name} has none.",

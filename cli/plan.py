@@ -35,6 +35,7 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
     from cli import forecast, home, render
     from cli.build import MODELLESS, resolve
     from cli.drafting import SELF
+    from cli.low_bit import COPIED, check_layout
     from cli.models import ModelOptions
     from cli.remote import Hub
     from cli.subject import draft, target
@@ -46,6 +47,8 @@ def forecast_of(model: str, given: dict[str, Any]) -> "Forecast":
     if "auto" in given["draft"] and not drafts:
         drafts = hub.usual_draft(subject)
     asked = forecast.Asked(subject, tuple(drafts), given["ctx_size"], given["ram"], given["vram"] or None,
-                           int(given["activations"]), SELF in names, given["kv"], given["kv_place"])
+                           int(given["activations"]), SELF in names, given["kv"], given["kv_place"], COPIED in names)
+    if asked.copied:
+        check_layout(model, subject.layout)
     cache = Measured(home.machine(), given["measure"], lambda text: render.note(text, given["quiet"]))
     return forecast.forecast(asked, cache)

@@ -18,7 +18,8 @@ from offload.errors import NotHere, Refused
 from offload.expand import expanded
 from offload.expansion import Expansion
 from offload.folder import Folder
-from offload.manifest import is_store
+from offload.low_bit import with_copy
+from offload.manifest import is_store, read_manifest
 from offload.shape import DRAFTS, SHAPES, Shape, exact
 from offload.store import Store
 
@@ -44,10 +45,10 @@ class Shaped:
     def blueprint(self) -> Blueprint:
         return expanded(self.expansion, self.kind, self.layout)
 
-    def store(self, yes: bool, quiet: bool) -> Store:
-        """Made where it is not there yet. Raises Refused where nobody agrees."""
-        blueprint = self.blueprint()
-        if not is_store(self.path):
+    def store(self, yes: bool, quiet: bool, copy: str | None = None) -> Store:
+        """Made where it is not there yet; copy: with a low-bit one of that kind. Raises Refused where nobody agrees."""
+        blueprint = with_copy(self.blueprint(), copy) if copy else self.blueprint()
+        if not is_store(self.path) or (copy and read_manifest(self.path).identity.copy is None):
             _agree(blueprint, self.path, yes)
         progress = Progress(self.path.name, quiet)
         try:

@@ -8,6 +8,7 @@ from transformers import PretrainedConfig
 
 from cli.keeping import kind
 from cli.ledger import resident_weights, sizes
+from cli.low_bit import KIND, copy_bytes
 from cli.models import ModelOptions, find, opened
 from offload.errors import DamagedFiles
 from offload.folder import Folder, json_object, stored
@@ -24,7 +25,8 @@ from specexec.kernels.library import load
 class Subject:
     """What weights are in memory: kind is nf4, int8 or a dtype's name, layout of formats.py or None. bytes: of the whole.
 
-    files: of its layers, where it is a store. fetch: bytes of a model that is not here, as the hub has it.
+    files: of its layers, where it is a store. fetch: bytes of a model that is not here, as the hub has it. copy: bytes of a
+    layer's low-bit copy, which is there if has_copy.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Subject:
     config: PretrainedConfig
     files: Sequence[Path] = ()
     fetch: int = 0
+    copy: int = 0
+    has_copy: bool = False
 
     @property
     def trained(self) -> int:
@@ -72,7 +76,9 @@ def _is_config(path: Path) -> bool:
 
 def of_store(name: str, store: Store) -> Subject:
     files = [store.path.resolve() / layer for layer in store.layers]
-    return Subject(name, store.quant, store.layout, sizes(store), store.nbytes, admit(store.config), files)
+    has_copy = store.manifest.identity.copy is not None
+    copy = copy_bytes(name, store) if has_copy else footprint(store.config, KIND).layer
+    return Subject(name, store.quant, store.layout, sizes(store), store.nbytes, admit(store.config), files, 0, copy, has_copy)
 
 
 def _published(name: str, folder: Folder) -> Subject:
@@ -86,7 +92,8 @@ def configured(name: str, config: dict[str, object], to: str) -> Subject:
     """A model that is not here, as it would be converted."""
     of, admitted = _sized(config, to)
     layout = "tile16" if load() else "rowmajor"
-    return Subject(name, to, None if to == "bf16" else layout, of, of.weights, admitted)
+    copy = _sized(config, KIND)[0].layer
+    return Subject(name, to, None if to == "bf16" else layout, of, of.weights, admitted, copy=copy)
 
 
 def _sized(raw: dict[str, object], kind: str) -> tuple[Footprint, PretrainedConfig]:

@@ -1,7 +1,7 @@
 """Tokens a second, plain and speculative, and what would change them most: pure, like what it is computed from."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from offload.footprint import Footprint
@@ -48,12 +48,16 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Outlook:
-    """Of a model on a machine. Raises TooLittleMemory when its placement is asked for."""
+    """Of a model on a machine. Raises TooLittleMemory when its placement is asked for.
+
+    copy: {tokens: weights a second} of the low-bit copy with which the model drafts; empty where it does not.
+    """
 
     of: Footprint
     demand: Demand
     machine: Machine
     drafts: tuple[Draft, ...] = ()
+    copy: Mapping[int, float] = field(default_factory=dict)
 
     @cached_property
     def placement(self) -> Placement:
@@ -74,7 +78,14 @@ class Outlook:
         width = max(1, round(nodes * DRAFT_SHARE))
         passes = DRAFT_PASSES * tokens
         drafting = sum(passes * draft.seconds(width, self.machine.attention) for draft in self.drafts)
+        drafting += passes * self._copied(width) if self.copy else 0
         return Speculation(nodes, tokens, target, drafting)
+
+    def _copied(self, tokens: int) -> float:
+        """Seconds of a pass with the low-bit copy of what streams, and the other layers as they are."""
+        pinned = self.of.multiplied * self.placement.pinned // self.of.layers
+        weights = arithmetic(pinned, self.machine.products, tokens) + arithmetic(self.of.multiplied - pinned, self.copy, tokens)
+        return weights + self.at(self.demand.context, tokens).attention
 
     def factor(self, of: "Outlook") -> float:
         """How many times as fast as another."""
@@ -91,7 +102,7 @@ class Outlook:
         machine = replace(self.machine, products=_faster(self.machine.products, times),
                           attention=_faster(self.machine.attention, times),
                           quantised={kv: _faster(rates, times) for kv, rates in self.machine.quantised.items()})
-        return replace(self, machine=machine, drafts=drafts)
+        return replace(self, machine=machine, drafts=drafts, copy=_faster(self.copy, times))
 
     def with_products(self, products: Mapping[int, float]) -> "Outlook":
         """The target's."""

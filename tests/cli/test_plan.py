@@ -46,7 +46,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("measured")
     cache = Measured(home / "machine.json")
     forms = [("nf4", LAYOUT, 16), ("nf4", LAYOUT, 8), ("nf4", "rowmajor", 16), ("int8", LAYOUT, 16), ("int8", LAYOUT, 8),
-             ("bf16", None, 16), ("fp32", None, 16)]
+             ("3bit", LAYOUT, 16), ("3bit", LAYOUT, 8), ("bf16", None, 16), ("fp32", None, 16)]
     quick = [Arithmetic(rate.name(*form), partial(rate.rates, *form, rows=512, columns=1024, weights=2**16, seconds=0.01))
              for form in forms]
     measure(cache, Sample(home, read=2**22), quick[0])
@@ -129,6 +129,31 @@ def test_a_store_has_the_ledger_of_run(tmp_path: Path, specexec: Specexec) -> No
     assert found["ledger"] == {entry.what: entry.bytes for entry in placed.ledger}
     assert found["model_bytes"] == store.nbytes
     assert (found["format"], found["ctx_size"], found["layers_in_memory"]) == ("nf4", 1024, 6)
+
+
+@pytest.mark.skipif(LAYOUT == "rowmajor", reason="a copy is for the kernels")
+def test_a_low_bit_copy_is_in_the_ledger_and_in_the_seconds(llama: Path, specexec: Specexec) -> None:
+    given = (str(llama), "--ram", "34GiB", "--kv", "bf16")
+    copied, alone = planned(specexec, *given, "--draft", "self:3bit"), planned(specexec, *given, "--draft", "lookup")
+    assert copied["ledger_bytes"] <= 34 * GIB
+    assert copied["layers_in_memory"] < alone["layers_in_memory"]
+    away = 80 - copied["layers_in_memory"]
+    assert copied["ledger"]["low-bit copy of the others"] == away * footprint(LLAMA_70B, "3bit").layer
+    assert all(cell["draft_seconds"] > 0 for cell in copied["speculative"])
+    assert all(cell["draft_seconds"] == 0 for cell in alone["speculative"])
+    assert "the low-bit copy is not there yet" in " ".join(copied["remarks"])
+    ran = specexec("plan", str(llama), "--ram", "20GiB", "--draft", "self:3bit")
+    assert (ran.code, ran.out) == (3, "")
+    assert_two_lines(ran.err, "of memory at the least", "--draft lookup: the copy of all layers takes 26GiB")
+
+
+@pytest.mark.skipif(LAYOUT == "rowmajor", reason="a copy is for the kernels")
+def test_a_store_with_a_copy_needs_no_other(tmp_path: Path, specexec: Specexec) -> None:
+    specexec("convert", "bundled", "--copy", "3bit", "--out", str(tmp_path / "copied"), "-q", "--layout", LAYOUT)
+    found = planned(specexec, str(tmp_path / "copied"), "--draft", "self:3bit")
+    assert not any("not there yet" in remark for remark in found["remarks"])
+    ran = specexec("plan", str(tmp_path / "copied"), "--draft", "self:2bit")
+    assert_two_lines(ran.err, "self:2bit", "--draft self:3bit")
 
 
 def test_bundled_and_folders_are_planned_as_they_would_be_converted(specexec: Specexec) -> None:

@@ -21,9 +21,13 @@ def test_a_70b_shape_takes_what_its_weights_take() -> None:
     assert found.kv_token == 80 * 2 * 8 * 128 * 2
 
 
-@given(ram=st.integers(GIB, 64 * GIB), context=st.integers(1, 131072), tree=st.integers(1, 1024), draft=st.integers(0, 8 * GIB))
-def test_the_ledger_stays_below_what_may_be_used(ram: int, context: int, tree: int, draft: int) -> None:
-    of, demand = footprint(LLAMA_70B, "nf4"), Demand(context, tree, draft)
+COPY = footprint(LLAMA_70B, "3bit").layer
+
+
+@given(ram=st.integers(GIB, 64 * GIB), context=st.integers(1, 131072), tree=st.integers(1, 1024), draft=st.integers(0, 8 * GIB),
+       copy=st.sampled_from([0, COPY]))
+def test_the_ledger_stays_below_what_may_be_used(ram: int, context: int, tree: int, draft: int, copy: int) -> None:
+    of, demand = footprint(LLAMA_70B, "nf4"), Demand(context, tree, draft, copy=copy)
     try:
         placed = plan(of, ram, demand)
     except TooLittleMemory as error:
@@ -32,7 +36,23 @@ def test_the_ledger_stays_below_what_may_be_used(ram: int, context: int, tree: i
         return
     assert placed.bytes <= ram
     assert placed.streamed == (80 - placed.pinned) * of.layer
-    assert placed.pinned == 80 or placed.bytes + of.layer > ram, "another layer would have fitted"
+    assert placed.pinned == 80 or placed.bytes + of.layer - copy > ram, "another layer would have fitted"
+    taken = {entry.what: entry.bytes for entry in placed.ledger}
+    assert taken.get("low-bit copy of the others", 0) == (80 - placed.pinned) * copy
+
+
+def test_a_copy_of_three_bits_takes_three_quarters_of_nf4() -> None:
+    assert COPY / footprint(LLAMA_70B, "nf4").layer == pytest.approx(3.25 / 4.25, rel=1e-3)
+
+
+def test_where_a_copy_takes_more_than_it_spares_the_least_is_the_whole_model() -> None:
+    """Of few layers two buffers and all copies are more than the layers."""
+    of, demand = footprint(LLAMA_70B | {"num_hidden_layers": 4}, "nf4"), Demand(1024, 64, copy=COPY)
+    whole = plan(of, 64 * GIB, demand).bytes
+    assert plan(of, whole, demand).pinned == 4
+    with pytest.raises(TooLittleMemory) as caught:
+        plan(of, whole - 2**20, demand)
+    assert caught.value.hint.startswith(f"--ram {gib(whole)}, or --draft lookup")
 
 
 def test_all_layers_stay_where_there_is_room() -> None:

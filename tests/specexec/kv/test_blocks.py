@@ -110,7 +110,8 @@ def test_what_follows_a_truncation_keeps_its_window(make: Maker, window: int | N
 
 @pytest.mark.parametrize("what", [
     contract.test_a_cache_may_be_rebased_outside_inference_mode, contract.test_a_view_leaves_its_base_alone,
-    contract.test_a_tree_of_the_base_is_not_seen_by_the_view, contract.test_a_view_has_no_view_of_its_own, partial(contract.test_a_change_of_the_base_drops_the_views_tail, "rebase"),
+    contract.test_a_tree_of_the_base_is_not_seen_by_the_view, contract.test_a_view_has_no_view_of_its_own,
+    partial(contract.test_a_change_of_the_base_drops_the_views_tail, "rebase"),
     partial(contract.test_a_change_of_the_base_drops_the_views_tail, "truncate"),
 ])
 def test_so_do_its_views(what: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
