@@ -153,9 +153,9 @@ def test_a_long_prompt_leaves_a_line_that_says_how_long_it_took(slow_store: tupl
     with terminal(tmp_path, *CHAT, *given, XDG_STATE_HOME=str(tmp_path), **very_slowly) as at:
         at.prompts(1)
         at.say("Then")
-        at.until(r"^reading \d+ of 6\d\d tokens ▕█+ *▏ \d+s")
+        at.until(r"^reading \d+ of \d+ tokens ▕█+ *▏ \d+s")
         shown = at.prompts(2)
-    assert re.search(r"^>>> Then\n6\d\d tokens read in \d+s\n.*\w", shown, re.MULTILINE)
+    assert re.search(r"^>>> Then\n\d+ tokens read in \d+s\n.*\w", shown, re.MULTILINE)
     assert "reading" not in shown
 
 

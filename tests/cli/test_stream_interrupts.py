@@ -14,7 +14,7 @@ from tests.faults import environment
 LAYER = 0.4  # seconds of a read; a pass takes six of them
 SLACK = 0.4  # to be scheduled and to write, half of the times; others may keep the processor for longer
 TEARDOWN = 10.0  # of the interpreter with torch loaded, at the most
-TIMES = 10
+TIMES = 6
 
 
 def given(store: Path) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ class Tier(ToyEngine):
 
     settled = 0
 
-    def over(self, view: object) -> "Tier":
+    def over(self, view: object, source: object = None) -> "Tier":
         return self
 
     def settle(self) -> None:
