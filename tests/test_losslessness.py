@@ -51,7 +51,7 @@ def test_the_text_does_not_depend_on_the_draft(temperature: float) -> None:
     assert list(differences("Once upon a time", temperature, 120)) == []
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("temperature", [1.0, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.0, 0.6))])
 def test_nor_on_prompts_of_other_kinds(temperature: float, shared: Path) -> None:
     assert [found for prompt in prompts(shared)[::7] for found in differences(prompt, temperature, 40)] == []
 

@@ -63,6 +63,7 @@ def test_a_streamed_shape_writes_its_shadows_text(home: Path) -> None:
     assert (found["fp32_tokens"] < found["tokens"]) == ("they part" in ran.stdout)
 
 
+@pytest.mark.slow
 def test_a_low_bit_copy_of_the_shape_drafts_for_it(home: Path) -> None:
     """It is made where it is missing. All layers stay here: of twelve, a copy spares less than the ring takes."""
     need()
@@ -76,6 +77,7 @@ def test_a_low_bit_copy_of_the_shape_drafts_for_it(home: Path) -> None:
     assert arms["self:3bit"]["tokens_per_pass"] > arms["plain"]["tokens_per_pass"] == 1
 
 
+@pytest.mark.slow
 def test_with_16_bit_activations_that_is_the_text_of_fp32(home: Path) -> None:
     need()
     ran = bench(home, "--draft-shape", "none", "--ram", str(RAM), "--yes", "-n", "16", "--budget", "8", "--activations", "16")
