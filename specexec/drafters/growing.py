@@ -14,6 +14,7 @@ from specexec.tree import ROOT
 
 RUN = 3  # tokens by which it is remembered what came after them
 
+
 @dataclass(frozen=True)
 class Proposal:
     parent: int  # node of the growing tree

@@ -1,7 +1,5 @@
 """Quantised K and V as the CPU kernels read them: a node's attention is the same, to the last bit, in every tree."""
 
-from collections.abc import Iterator
-
 import torch
 
 from specexec.kernels import attention, table
@@ -26,20 +24,9 @@ class HierarchicalCache(Quantised[Groups], BlockCache):
         self.bits, self.positions = bits, most
         self.groups = [Groups.empty(kv_heads, 0, head_dim, bits) for _ in range(layers)]
 
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + sum(groups.nbytes for groups in self.groups)
-
     def describe(self) -> None:
         self.quantised = [groups.struct(self.made, self.bits, True) for groups in self.groups]
         super().describe()
-
-    def form(self) -> Form:
-        return {**super().form(), "start": self.start}
-
-    def pieces(self) -> Iterator[torch.Tensor]:
-        yield from super().pieces()
-        yield from self._group_pieces(self.kv_heads)
 
     def _reserve(self, rows: int, form: Form) -> None:
         self.room(self._reserve_groups(rows, form, self.form()))

@@ -37,10 +37,6 @@ class HierarchicalDense(Quantised[RowGroups], DenseCache):
     def kv_heads(self) -> int:
         return self.heads
 
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + sum(groups.nbytes for groups in self.groups)
-
     def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
         super().admit(tokens, parents)
         self._last = None
@@ -70,13 +66,6 @@ class HierarchicalDense(Quantised[RowGroups], DenseCache):
         read = self.groups[layer].picked(rows.to(self.device).clamp(max=self.start - 1))
         keys, values = (torch.where(old, of.to(own.dtype), own) for of, own in zip(read, kept, strict=True))
         return keys, values
-
-    def form(self) -> Form:
-        return {**super().form(), "start": self.start}
-
-    def pieces(self) -> Iterator[torch.Tensor]:
-        yield from super().pieces()
-        yield from self._group_pieces(self.kv_heads)
 
     def _reserve(self, rows: int, form: Form) -> None:
         own: Form = {"layers": self.layers, "kv_heads": self.kv_heads, "head_dim": self.head_dim, "device": str(self.device)}

@@ -88,11 +88,20 @@ class Quantised(Committed, Generic[Codes]):
             parts.append(self._mean_held(layer, max(first, start) - start, last - start, chunk))
         return torch.cat(parts, 1)
 
-    def _group_pieces(self, kv_heads: int) -> Iterator[torch.Tensor]:
-        """The part of `pieces` that is quantised."""
+    # What follows adds to what the cache beside this class has of the same name; Committed itself has none.
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(groups.nbytes for groups in self.groups)  # type: ignore[safe-super]
+
+    def form(self) -> Form:
+        return {**super().form(), "start": self.start}  # type: ignore[safe-super]
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        yield from super().pieces()  # type: ignore[safe-super]
         for groups in self.groups:
-            for head in range(kv_heads):
-                yield from (as_bytes(part[head, : self.made]) for part in groups.parts())
+            for head in zip(*groups.parts(), strict=True):
+                yield from (as_bytes(part[: self.made]) for part in head)
 
     def _reserve_groups(self, rows: int, form: Form, own: Form) -> int:
         """As _reserve; own: the form this cache would have. Returns how many rows its buffers are to hold."""

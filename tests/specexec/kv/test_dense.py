@@ -57,12 +57,16 @@ class Ledger:
         tree = torch.cat((self.tree, new), 3)
         for layer in range(LAYERS):
             q = self.normal(HEADS, len(tokens), DIM)
-            k, v = torch.cat((self.committed[layer], tree[layer]), 2)
             out = self.cache.attend(layer, q, new[layer, 0], new[layer, 1], rows)
-            torch.testing.assert_close(out.double(), naive(q, k, v, self.seen(rows), self.softcap), atol=1e-5, rtol=1e-5)
+            wanted = self.wanted(q, torch.cat((self.committed[layer], tree[layer]), 2), rows)
+            torch.testing.assert_close(out.double(), wanted, atol=1e-5, rtol=1e-5)
         if admitted:
             self.cache.admit(tokens, parents)
             self.tree = tree
+
+    def wanted(self, q: torch.Tensor, kv: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """What attention over kv[2, kv_heads, rows, dim] comes to."""
+        return naive(q, *kv, self.seen(rows), self.softcap)
 
     def seen(self, rows: Rows) -> torch.Tensor:
         """bool[n, committed + tree]."""

@@ -1,6 +1,5 @@
 """Quantised keys and values in torch: attention against float64, whatever trees and cuts, and the same bits afterwards."""
 
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -29,20 +28,6 @@ class Rounded(Ledger):
     def __init__(self, cache: KVCache, bits: int, window: int | None = None, softcap: float | None = None) -> None:
         super().__init__(cache, window, softcap)
         self.bits = bits
-
-    def add(self, tokens: Sequence[int], parents: Sequence[int], admitted: bool = True) -> None:
-        every = [*self.cache.branches.parents, *parents]
-        rows = visible_rows(self.cache.length, every, len(tokens), self.window, self.softcap)
-        new = self.normal(LAYERS, 2, KV_HEADS, len(tokens), DIM)
-        tree = torch.cat((self.tree, new), 3)
-        for layer in range(LAYERS):
-            q = self.normal(HEADS, len(tokens), DIM)
-            out = self.cache.attend(layer, q, new[layer, 0], new[layer, 1], rows)
-            wanted = self.wanted(q, torch.cat((self.committed[layer], tree[layer]), 2), rows)
-            torch.testing.assert_close(out.double(), wanted, atol=1e-5, rtol=1e-5)
-        if admitted:
-            self.cache.admit(tokens, parents)
-            self.tree = tree
 
     def wanted(self, q: torch.Tensor, kv: torch.Tensor, rows: Rows) -> torch.Tensor:
         """Each query over its own path, window and softcap included."""
