@@ -46,7 +46,12 @@ class Crew:
         return [node for node in nodes if models and all(expander.knows(tree, node) for expander in models)]
 
     def look(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
-        return [made for expander in self.expanders for made in expander.expand(tree, nodes)]
+        """What a model says of a token stands: a text's repetitions beside it would only say more than they know."""
+        said: dict[bool, list[Proposal]] = {True: [], False: []}
+        for expander in self.expanders:
+            said[expander.models] += expander.expand(tree, nodes)
+        known = {(made.parent, made.token) for made in said[True]}
+        return said[True] + [made for made in said[False] if (made.parent, made.token) not in known]
 
     def looked(self, nodes: int, seconds: float, above: float, children: Vector) -> None:
         """above: the chances of the nodes looked below, together; children: those of their best, second best, ... children."""

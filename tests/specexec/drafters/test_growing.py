@@ -254,6 +254,9 @@ class Told:
     def expand(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
         return self.proposals if 0 in nodes else []
 
+    def knows(self, tree: Growing, node: int) -> bool:
+        return False
+
     def learn(self, lessons: list[Lesson]) -> None:
         self.lessons += lessons
 
@@ -272,10 +275,19 @@ def test_sources_fill_one_tree_with_the_best_of_all() -> None:
     assert sorted(tree.tokens[1:]) == [1, 2, 4]
 
 
+def test_what_a_model_says_of_a_token_stands() -> None:
+    model = Told("model", (1, -2.0), (2, -0.3))
+    model.models = True
+    tree = Grow([Told("text", (1, -0.1), (3, -1.0)), model], 100).draft([7], Worth(9), Sampling(), Noise(0, 0, 1, 9))
+    found = zip(tree.tokens, tree.parents, tree.source, strict=True)
+    assert {(token, source) for token, parent, source in found if parent == 0} == {(1, "model"), (2, "model"), (3, "text")}
+
+
 def test_a_chain_grows_beside_a_model() -> None:
-    drafter = Grow([Chains(), *model_drafter(ToyEngine(table(0))).expanders], 1_000)
-    tree = drafter.draft([START, 1, 2, 3, 1, 2], Worth(20), GREEDY, Noise(0, 0, 1, VOCABULARY, silent=True))
-    assert {"chain", "draft"} <= set(tree.source)
+    model = Told("model", (3, -0.1))
+    model.models = True
+    tree = Grow([Chains(), model], 1_000).draft([1, 2, 3, 1, 2], Worth(20), GREEDY, Noise(0, 0, 1, VOCABULARY, silent=True))
+    assert list(zip(tree.tokens, tree.source, strict=True))[:4] == [(2, "root"), (3, "model"), (1, "chain"), (2, "chain")]
 
 
 def test_a_scores_excess_over_certainty_is_ignored() -> None:
