@@ -32,9 +32,10 @@ def decode(
         began = time.perf_counter()
         target.sync(context[:-1])  # the last token is pending: it is the tree's root
         missing = target.missing
-        tree = drafter.draft(context, budget.worth(missing), sampling, noise)
+        worth = budget.worth(missing)
+        tree = drafter.draft(context, worth, sampling, noise)
         drafted, waited = time.perf_counter(), target.waited
-        picks = Picks(tree, len(context) - 1, sampling, noise, Penalties(sampling, prompt, answer.ids))
+        picks = Picks(tree, len(context) - 1, sampling, noise, Penalties(sampling, prompt, answer.ids), worth.budget > 0)
         with drafter.meanwhile(tree):
             target.forward(tree, picks)
         verdict = verify(tree, picks)

@@ -56,8 +56,9 @@ class Penalties:
     """Functions of a node's path: repetition (Keskar et al. 2019) over all of it, presence and frequency over the answer."""
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int], answer: Sequence[int]) -> None:
-        told = (prompt, answer) if sampling.penalises else ((), ())  # a long prompt takes milliseconds, in every pass
-        self.sampling, self.prompt, self.answer = sampling, set(told[0]), Counter(told[1])
+        self.sampling = sampling
+        if sampling.penalises:  # a long prompt takes milliseconds, in every pass
+            self.prompt, self.answer = set(prompt), Counter(answer)
 
     def apply(self, logits: torch.Tensor, paths: Sequence[Sequence[int]]) -> torch.Tensor:
         """fp32[n, V] after the penalties; paths[i]: the drafted tokens up to row i's own."""

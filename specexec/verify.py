@@ -12,23 +12,24 @@ import torch
 
 from specexec.noise import Noise
 from specexec.sampling import Cut, Penalties, Sampling, cut, scale
-from specexec.top import top, winner
+from specexec.top import Winner, top, winner
 from specexec.tree import DraftTree
 
 KEPT = 32
 
 
 class Picks:
-    """Reads rows of the target's logits; keeps a node's pick, its margin, its top 32 and its log-sum-exp.
+    """Reads rows of the target's logits; keeps a node's pick and its margin, and of its law the top 32 and the log-sum-exp.
 
-    position: of node 0 in the context. The pick of a node at depth d takes the noise of position + d + 1.
+    position: of node 0 in the context. The pick of a node at depth d takes the noise of position + d + 1. laws: whether those
+    are wanted, for somebody to learn from.
     """
 
     def __init__(
-        self, tree: DraftTree, position: int, sampling: Sampling, noise: Noise, penalties: Penalties
+        self, tree: DraftTree, position: int, sampling: Sampling, noise: Noise, penalties: Penalties, laws: bool = True
     ) -> None:
         self.tree, self.position, self.sampling = tree, position, sampling
-        self.noise, self.penalties = noise, penalties
+        self.noise, self.penalties, self.laws = noise, penalties, laws
         n = len(tree)
         self.tokens: list[int] = [-1] * n
         self.margins: list[float] = [0.0] * n  # logits by which the pick won
@@ -41,14 +42,16 @@ class Picks:
         x = scale(self.penalties.apply(logits, self._paths(nodes)), self.sampling)
         noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
         filtered = cut(x, self.sampling)
-        found = _choose(x, noise) if filtered is None else _choose_among(filtered, noise)
-        self._keep(nodes, found)
+        won = _choose(x, noise) if filtered is None else _choose_among(filtered, noise)
+        self.tokens[nodes.start : nodes.stop] = won.token.tolist()
+        margins = won.lead * (self.sampling.temperature or 1.0)  # in the engine's own logits, where rounding is measured
+        self.margins[nodes.start : nodes.stop] = margins.tolist()
+        if self.laws:
+            self._keep(nodes, _law(x) if filtered is None else _law_among(filtered))
 
-    def _keep(self, nodes: range, found: "Found") -> None:
-        margins = found.lead * (self.sampling.temperature or 1.0)  # in the engine's own logits, where rounding is measured
-        columns = (found.tokens, margins, found.ids, found.values, found.log_sum_exp)
-        for node, row in zip(nodes, zip(*(column.tolist() for column in columns), strict=True), strict=True):
-            self.tokens[node], self.margins[node], self.top_ids[node], self.top_logits[node], self.log_sum_exp[node] = row
+    def _keep(self, nodes: range, law: "Law") -> None:
+        for node, row in zip(nodes, zip(*(column.tolist() for column in law), strict=True), strict=True):
+            self.top_ids[node], self.top_logits[node], self.log_sum_exp[node] = row
 
     def _noise(self, node: int) -> torch.Tensor:
         return self.noise.at(self.position + self.tree.depth[node] + 1)
@@ -59,23 +62,30 @@ class Picks:
         return [[self.tree.tokens[i] for i in self.tree.path(node)[1:]] for node in nodes]
 
 
-class Found(NamedTuple):
-    """Of each row: the pick, by how much it won, the KEPT likeliest entries, the log-sum-exp."""
+class Law(NamedTuple):
+    """Of each row: the KEPT likeliest entries, and the log-sum-exp of all."""
 
-    tokens: torch.Tensor  # int64[n]
-    lead: torch.Tensor  # fp32[n]
-    values: torch.Tensor  # fp32[n, KEPT]
     ids: torch.Tensor  # int64[n, KEPT]
+    values: torch.Tensor  # fp32[n, KEPT]
     log_sum_exp: torch.Tensor  # fp32[n]
 
 
-def _choose(x: torch.Tensor, noise: Sequence[torch.Tensor]) -> Found:
+def _law(x: torch.Tensor) -> Law:
+    """Of scaled logits x[n, V]."""
+    values, ids = top(x, KEPT)
+    return Law(ids, values, x.logsumexp(-1))
+
+
+def _law_among(filtered: Cut) -> Law:
+    return Law(filtered.ids[:, :KEPT], filtered.values[:, :KEPT], filtered.log_sum_exp)
+
+
+def _choose(x: torch.Tensor, noise: Sequence[torch.Tensor]) -> Winner:
     """Among all entries of scaled logits x[n, V], knowing the noise[V] of each row, if there is any."""
-    won = winner(x + torch.stack(list(noise)) if noise else x)
-    return Found(won.token, won.lead, *top(x, KEPT), x.logsumexp(-1))
+    return winner(x + torch.stack(list(noise)) if noise else x)
 
 
-def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Found:
+def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Winner:
     """Among those that passed the filters; the lead is also the least change of a filter that would change the pick."""
     known = [row[ids] for row, ids in zip(noise, filtered.ids, strict=True)]  # a filter is for sampling: there is noise
     noisy = filtered.values + torch.stack(known)
@@ -83,8 +93,7 @@ def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Found:
     best = ~filtered.out & (noisy == first[:, None])
     tokens = filtered.ids.masked_fill(~best, torch.iinfo(torch.int64).max).amin(-1)  # the lowest id wins a tie
     rivals = (filtered.out & (noisy >= first[:, None])) | (filtered.ids == tokens[:, None])
-    lead = torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1))
-    return Found(tokens, lead, filtered.values[:, :KEPT], filtered.ids[:, :KEPT], filtered.log_sum_exp)
+    return Winner(tokens, torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1)))
 
 
 @dataclass(frozen=True)
