@@ -168,7 +168,5 @@ def _match(options: ModelOptions, codec: Codec, draft: Model) -> Vocabulary:
 
 def versions() -> dict[str, str]:
     """Of what a figure depends on."""
-    import transformers
-
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "device": str(choose_device()),
+    return {"torch": torch.__version__, "transformers": version("transformers"), "device": str(choose_device()),
             "kernels": instruction_set()}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from transformers import PretrainedConfig
 
 from cli import llamacpp
 from cli.chunk import prompt_chunk
@@ -28,11 +27,12 @@ from offload.machine import free_memory
 from offload.plan import HOST, Placement, check_resident
 from offload.store import Store
 from offload.streamed import open_device_stream, open_streamer
+from specexec.engines.architecture import Architecture
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.quant_linear import check_cuda
-from specexec.engines.torch_engine import TorchEngine, kept
+from specexec.engines.torch_cache import kept
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels import memory
@@ -88,7 +88,7 @@ class Making:
         store, options = self.model, self.options
         return store_device(store, options) if isinstance(store, Store) else choose_device(options.device)
 
-    def _of_folder(self, folder: Folder, config: PretrainedConfig) -> TreeEngine:
+    def _of_folder(self, folder: Folder, config: Architecture) -> TreeEngine:
         if self.options.vram:
             raise WrongUsage(f"--vram bounds converted models; {folder.path} is one as published.",
                              hint=f"specexec convert {folder.path} --layout rowmajor")
@@ -107,7 +107,7 @@ class Making:
         weights, cache = of_folder(folder, layers, tied, other, self.options), kept(config, self.options.kv, device, context)
         return self._torch(config, weights, context, device, dtype, quant, tree, cache)
 
-    def _of_store(self, store: Store, config: PretrainedConfig) -> TreeEngine:
+    def _of_store(self, store: Store, config: Architecture) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
         context, device = positions(config, self.options.context, STORE_CONTEXT), store_device(store, self.options)
         if device != CPU:
@@ -126,7 +126,7 @@ class Making:
                            max(LARGEST_TREE, self.options.tree), kept(config, placed.kv, CPU, context))
 
     def _on_cuda(
-        self, store: Store, config: PretrainedConfig, context: int, device: torch.device, quant: str | None,
+        self, store: Store, config: Architecture, context: int, device: torch.device, quant: str | None,
     ) -> TreeEngine:
         if quant:
             check_cuda(quant)
@@ -170,15 +170,17 @@ class Making:
         return planned(of, ram, demand(context, tree, self.drafts, chunk, place, self.copy), least.kv), chunk
 
     def _kernels(
-        self, config: PretrainedConfig, weights: WeightSource, context: int, kv: str, tree: int,
+        self, config: Architecture, weights: WeightSource, context: int, kv: str, tree: int,
         chunk: int = 0, away: MakeBacking | None = None,
     ) -> KernelEngine:
         tokens = min(config.vocab_size, self.tokens)
         return KernelEngine(config, weights, tokens, self.options.activations, self.stop, context, tree, kv, chunk, away)
 
     def _torch(
-        self, config: PretrainedConfig, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
+        self, config: Architecture, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
         quant: str | None, tree: int, cache: DenseCache,
-    ) -> TorchEngine:
+    ) -> TreeEngine:
+        from specexec.engines.torch_engine import TorchEngine  # transformers, which takes longer than all else
+
         tokens = min(config.vocab_size, self.tokens)
         return TorchEngine(config, weights, cache, tokens, device, dtype, self.stop, context, tree, quant=quant)

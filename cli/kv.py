@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig
 
 from cli import home
 from cli.models import Model
@@ -15,7 +14,8 @@ from offload.kv_host import KvHost
 from offload.lane import Device
 from offload.plan import DISK, HOST
 from offload.store import Store
-from specexec.engines.torch_engine import kept
+from specexec.engines.architecture import Architecture
+from specexec.engines.torch_cache import kept
 from specexec.errors import WrongUsage
 from specexec.kv.backing import KEPT, STEP, MakeBacking
 from specexec.kv.dense import DenseCache
@@ -53,13 +53,12 @@ def _of_file(leave: Leave, folder: Path, layers: int, strips: int, rows: int, ro
 
 
 def of_device(
-    config: PretrainedConfig, kv: str, context: int, tree: int, place: str, device: Device, dtype: torch.dtype, leave: Leave,
+    config: Architecture, kv: str, context: int, tree: int, place: str, device: Device, dtype: torch.dtype, leave: Leave,
 ) -> DenseCache:
     """All of it is taken at once. kv: its format. tree: rows of it besides the context."""
     if place != HOST:
         return kept(config, kv, device.place, context, tree)
     layers, rows = config.num_hidden_layers, context + tree
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    backing = KvHost(device, layers, 2 * config.num_key_value_heads, rows, dim * dtype.itemsize)
+    backing = KvHost(device, layers, 2 * config.num_key_value_heads, rows, config.head_dim * dtype.itemsize)
     leave(backing.close)
     return OffloadedDense(layers, backing, KEPT + STEP + tree)

@@ -3,8 +3,6 @@
 from contextlib import suppress
 from dataclasses import replace
 
-from transformers import PretrainedConfig
-
 from cli.models import Model, ModelOptions, parameters
 from cli.values import AUTO
 from offload.errors import TooLittleMemory
@@ -15,6 +13,7 @@ from offload.kept import by_itself
 from offload.plan import DEVICE, DISK, HOST, Demand, Placement, plan
 from offload.store import Store
 from offload.streamed import resident_bytes
+from specexec.engines.architecture import Architecture
 from specexec.engines.device import SMALL, choose_device
 from specexec.errors import WrongUsage
 from specexec.kv.quantised import BITS, UPPER
@@ -29,7 +28,7 @@ LONG = 4  # times the rows of a view: contexts for which a draft gets one withou
 STORE_CONTEXT = 8192  # of a store's KV cache, where --ctx-size does not say
 
 
-def positions(config: PretrainedConfig, wanted: int | None, default: int) -> int:
+def positions(config: Architecture, wanted: int | None, default: int) -> int:
     """Of the KV cache. Raises WrongUsage for more than the model was trained on."""
     trained = config.max_position_embeddings
     if wanted is not None and wanted > trained:

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transformers import PretrainedConfig
-
 from cli.keeping import kind
 from cli.ledger import resident_weights, sizes
 from cli.low_bit import KIND, copy_bytes
 from cli.models import ModelOptions, find, opened
-from offload.errors import DamagedFiles
 from offload.folder import Folder, json_object, stored
 from offload.footprint import Footprint, footprint
 from offload.gguf import Gguf, is_gguf
 from offload.store import Store
+from specexec.engines.architecture import Architecture
 from specexec.engines.device import DTYPES, choose_dtype
 from specexec.engines.families import admit
 from specexec.errors import WrongUsage
@@ -34,7 +32,7 @@ class Subject:
     layout: str | None
     of: Footprint
     bytes: int
-    config: PretrainedConfig
+    config: Architecture
     files: Sequence[Path] = ()
     fetch: int = 0
     copy: int = 0
@@ -96,12 +94,6 @@ def configured(name: str, config: dict[str, object], to: str) -> Subject:
     return Subject(name, to, None if to == "bf16" else layout, of, of.weights, admitted, copy=copy)
 
 
-def _sized(raw: dict[str, object], kind: str) -> tuple[Footprint, PretrainedConfig]:
+def _sized(raw: dict[str, object], kind: str) -> tuple[Footprint, Architecture]:
     config = admit(raw)
-    try:
-        of = footprint(config.to_dict(), kind)
-    except (TypeError, ArithmeticError) as error:
-        raise DamagedFiles(f"config.json gives no sizes: {error}.", hint="fetch the model again") from error
-    if min(of.layers, of.vocabulary, of.layer, of.kv_token) < 1:
-        raise DamagedFiles("config.json gives sizes below 1.", hint="fetch the model again")
-    return of, config
+    return footprint(vars(config), kind), config

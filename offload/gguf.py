@@ -2,14 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from transformers.integrations.gguf.dequant import GGML_NAME, dequantize
-from transformers.integrations.gguf.reader import GgufHeader, TensorInfo, read_gguf_metadata
 
 from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
 from offload.gguf_config import config
@@ -17,11 +15,21 @@ from offload.parts import read
 
 SUFFIX = ".gguf"
 PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}  # by their numbers in the file; all others are blocks
-KINDS = GGML_NAME | {0: "F32", 1: "F16", 30: "BF16"}
 FACTORS = "rope_freqs.weight"
 AGAIN = "fetch the file again"
 NAMES = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges")  # lists of strings, which are long
 T = TypeVar("T")
+
+if TYPE_CHECKING:  # the library's import takes half a second, and most models are no GGUF files
+    from transformers.integrations.gguf.reader import TensorInfo
+
+
+@cache
+def kinds() -> Mapping[int, str]:
+    """Of tensors, by their numbers in the file."""
+    from transformers.integrations.gguf.dequant import GGML_NAME
+
+    return {**GGML_NAME, 0: "F32", 1: "F16", 30: "BF16"}
 
 
 def is_gguf(path: Path) -> bool:
@@ -32,6 +40,8 @@ class Gguf:
     """Raises NotHere, DamagedFiles, or Refused for a part of a model."""
 
     def __init__(self, path: Path) -> None:
+        from transformers.integrations.gguf.reader import GgufHeader
+
         if not path.is_file():
             raise NotHere(f"there is no file {path}.", hint="specexec list shows what is here")
         self.path = path
@@ -57,17 +67,19 @@ class Gguf:
             if min(info.shape, default=0) < 1 or self.start(info) + info.nbytes > size:
                 raise DamagedFiles(f"{self.path} ends at byte {size:,}, before the end of {info.name[:100]}.", hint=AGAIN)
 
-    def start(self, info: TensorInfo) -> int:
+    def start(self, info: "TensorInfo") -> int:
         """The byte of the file where a tensor begins."""
         return int(self.header.data_start + info.offset)
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
+        from transformers.integrations.gguf.reader import read_gguf_metadata
+
         found: dict[str, Any] = self._read(lambda: read_gguf_metadata(str(self.path), NAMES))[0]
         return found
 
     @cached_property
-    def tensors(self) -> Mapping[str, TensorInfo]:
+    def tensors(self) -> Mapping[str, "TensorInfo"]:
         return {info.name: info for info in self.header.tensors}
 
     @cached_property
@@ -107,7 +119,7 @@ class Gguf:
         """Bytes of tensors of each kind, most first."""
         found = Counter[str]()
         for info in self.header.tensors:
-            found[KINDS[info.ggml_type]] += info.nbytes
+            found[kinds()[info.ggml_type]] += info.nbytes
         return dict(found.most_common())
 
     @property
@@ -120,5 +132,7 @@ def values(raw: torch.Tensor, number: int) -> torch.Tensor:
     """Of the bytes of a tensor, or of whole rows of it, uint8: as they are, or fp32 where they are blocks."""
     if number in PLAIN:
         return raw.flatten().view(PLAIN[number])
+    from transformers.integrations.gguf.dequant import dequantize
+
     found: torch.Tensor = dequantize(raw.flatten(), number)
     return found

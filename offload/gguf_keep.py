@@ -8,14 +8,14 @@ from math import prod
 import torch
 
 from offload.errors import Refused
-from offload.gguf import KINDS, Gguf
+from offload.gguf import Gguf
 from offload.gguf_blocks import Blocks
 from offload.parts import Part, Quantise, Source
 from offload.published import Goal
-from specexec.formats import BITS, KEPT, SHARED, pack
+from specexec.formats import BITS, SHARED, pack
 
 KEEP = "keep"
-NUMBERS: Mapping[int, str] = {number: name.lower() for number, name in KINDS.items() if name.lower() in KEPT}
+NUMBERS: Mapping[int, str] = {2: "q4_0", 8: "q8_0"}  # as gguf.kinds has them
 SCALE = 2  # bytes, before a block's codes
 
 

@@ -4,12 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from transformers.integrations.gguf.gguf_tokenizer_mapping import (
-    GGUF_PRE_TOKENIZER_SPLITS,
-    GGUF_TOKENIZER_MAPPING,
-    convert_gguf_tokenizer,
-)
-
 from offload.errors import DamagedFiles, Refused
 from offload.gguf import AGAIN, Gguf
 
@@ -24,6 +18,8 @@ PREFIX = {"type": "Prepend", "prepend": "\u2581"}
 
 def tokenizer(model: Gguf) -> tuple[dict[str, Any], dict[str, Any]]:
     """What tokenizer.json and tokenizer_config.json would say. Raises Refused for a kind of them that is not known."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
     metadata = model.metadata
     kind, cuts = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     known = kind == "llama" or (kind == "gpt2" and (cuts in GGUF_PRE_TOKENIZER_SPLITS or cuts in AS_GPT2))
@@ -37,6 +33,8 @@ def tokenizer(model: Gguf) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _made(metadata: Mapping[str, Any], kind: str, cuts: str | None) -> dict[str, Any]:
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
+
     said = {name: metadata[f"tokenizer.{key}"] for key, name in GGUF_TOKENIZER_MAPPING["tokenizer"].items()
             if f"tokenizer.{key}" in metadata}
     count = _used(metadata)

@@ -1,10 +1,12 @@
 """The entry point of the `specexec` command."""
 
+import gc
 import os
 import signal
 import sys
 import threading
 
+OBJECTS = 100_000  # that are made before dead cycles among them are looked for: libraries bring a million, which stay
 AGAIN = 0.01  # seconds until a Ctrl-C that nobody could take is pressed once more
 
 ONLINE = ("pull", "download", "get", "plan")  # commands that may ask the network, by all their names
@@ -13,11 +15,13 @@ ONLINE = ("pull", "download", "get", "plan")  # commands that may ask the networ
 def main() -> int:
     """Runs the command line; returns the exit code."""
     sys.unraisablehook = lost
+    gc.set_threshold(OBJECTS)
     try:
         return _main()
     except KeyboardInterrupt:  # while the first modules load
         return 130
     finally:
+        gc.freeze()  # or the interpreter, as it ends, goes through all of them once more
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done, and the interpreter would complain while it ends
 
 

@@ -1,6 +1,5 @@
 """Quantised tiny models on the CPU kernels, and the same weights dequantised."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,9 +72,8 @@ class Rounded(DenseCache):
 def twin(folder: Path, kind: str, vocabulary: int = VOCABULARY, as_met: bool = False) -> TorchEngine:
     """transformers in fp32 with the dequantised weights of `engine`; as_met: keys, values and levels rounded as there."""
     found = Folder(folder)
-    config = copy.deepcopy(admit(found.config))
-    layers, tied = config.num_hidden_layers, config.tie_word_embeddings
-    config.tie_word_embeddings = False
+    config = admit(found.config | {"tie_word_embeddings": False})
+    layers, tied = config.num_hidden_layers, admit(found.config).tie_word_embeddings
     source = ResidentWeights(found, layers, tied, dequantised(kind, tied, as_met))
     cache = Rounded(layers) if as_met else DenseCache(layers)
     return TorchEngine(config, source, cache, vocabulary, CPU, torch.float32)

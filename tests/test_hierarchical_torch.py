@@ -15,7 +15,8 @@ from cli.interrupt import Interrupt
 from cli.session import AnswerOptions, Session
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.lookup import Chains, Recycled
-from specexec.engines.torch_engine import TorchEngine, kept
+from specexec.engines.torch_cache import kept
+from specexec.engines.torch_engine import TorchEngine
 from specexec.kernels.hierarchical import GROUP
 from specexec.kv.hierarchical_dense import HierarchicalDense, UpperDense
 from specexec.kv.retrieval import DenseGathering
@@ -85,6 +86,6 @@ def test_conversations_that_go_on_and_are_edited(temperature: float, shared: Pat
     drafter = drafting(of)
     found = [written(of, drafter, prompt, options, number)[0] for number, prompt in enumerate(turns)]
     for number, prompt in enumerate(turns):  # each as if it were the first
-        alone = of.target.over(kept(of.target.model.config, "int8", of.target.device))  # type: ignore[attr-defined]
+        alone = of.target.over(kept(of.target.config, "int8", of.target.device))  # type: ignore[attr-defined]
         ids, close = written(replace(of, target=alone), Nothing(), prompt, options, number)
         assert found[number][:close] == ids[:close]

@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 
 import torch
-from transformers import PretrainedConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 BLOCK = 1024
 
 
 class Angles:
-    """config: of a family whose frequencies never change (families.FIXED_ROPE)."""
+    """frequencies: fp32[head_dim/2], as rope.frequencies has them, with their scaling."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        rotary = LlamaRotaryEmbedding(config)
-        self.frequencies: torch.Tensor = rotary.inv_freq.float()
-        self.scaling = float(rotary.attention_scaling)
+    def __init__(self, frequencies: torch.Tensor, scaling: float) -> None:
+        self.frequencies, self.scaling = frequencies, scaling
         self._known = torch.empty(0, 2, len(self.frequencies))
 
     def at(self, positions: Sequence[int]) -> torch.Tensor:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
-from transformers import PretrainedConfig
 
 from specexec.engines.angles import Angles
+from specexec.engines.architecture import Architecture
 from specexec.engines.kernel_layer import KernelLayer, Step, packed, vector
 from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.engines.weights_engine import WeightsEngine
@@ -35,7 +35,7 @@ class KernelEngine(WeightsEngine):
     """
 
     def __init__(
-        self, config: PretrainedConfig, source: WeightSource, vocabulary: int, bits: int,
+        self, config: Architecture, source: WeightSource, vocabulary: int, bits: int,
         stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
         kv: str = "bf16", chunk: int = 0, away: MakeBacking | None = None,
     ) -> None:
@@ -45,7 +45,7 @@ class KernelEngine(WeightsEngine):
         super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))
         self.blocks: KernelCache = blocks
         self.bits, self.stop = bits, stop
-        self.angles, self.windows = Angles(config), windows(config)
+        self.angles, self.windows = Angles(config.frequencies, config.rope_scaling), config.windows
         resident = source.resident()
         self.norm = vector(resident, "model.norm.weight", self.shape.width)
         self.head = packed(resident, "lm_head", config.vocab_size, self.shape.width)
@@ -122,11 +122,3 @@ class KernelEngine(WeightsEngine):
         out = torch.empty(len(states), self.head.rows)
         linear.linear([linear.matrix(self.head, out)], activations)
         return out
-
-
-def windows(config: PretrainedConfig) -> list[int | None]:
-    """Each layer's sliding window."""
-    if config.model_type == "mistral":
-        return [config.sliding_window] * config.num_hidden_layers
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]

@@ -1,5 +1,6 @@
 """A transformers model over any KV cache, its weights bound layer by layer as they come."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
@@ -7,19 +8,19 @@ from typing import Any, Self
 import torch
 import transformers
 from accelerate import init_empty_weights
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from specexec.engines import attention
-from specexec.engines.angles import Angles
+from specexec.engines.architecture import Architecture
 from specexec.engines.device import QUANTISED, ROUNDING
 from specexec.engines.quant_linear import quantise_linears
+from specexec.engines.torch_cache import kept
 from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import Damaged, Interrupted
 from specexec.kv.cache import KVCache, Rows
-from specexec.kv.dense import DenseCache
-from specexec.kv.hierarchical_dense import HierarchicalDense
-from specexec.kv.quantised import BITS, Quantised
+from specexec.kv.quantised import Quantised
 from specexec.kv.window import DenseWindow
 from specexec.roles import Limits, WeightSource
 from specexec.tree import ancestor_mask, depths
@@ -47,18 +48,12 @@ def check_whole(module: torch.nn.Module, where: str) -> None:
             raise Damaged(f"the model lacks {where}{name}.", hint="fetch the model again")
 
 
-def kept(
-    config: PretrainedConfig, kv: str, device: torch.device, most: int | None = None, tree: int | None = None,
-) -> DenseCache:
-    """An empty cache of a model's keys and values as int8 or int4, or for bf16 in the dtype they are computed in.
-
-    most, tree: positions, and rows of a pass and of those below it, where all of it is to be taken at once.
-    """
-    layers = config.num_hidden_layers
-    if kv not in BITS:
-        return DenseCache(layers) if most is None or tree is None else DenseCache(layers, rows=most + tree)
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return HierarchicalDense(layers, config.num_key_value_heads, dim, BITS[kv], device, most, tree)
+def published(raw: Mapping[str, Any]) -> PretrainedConfig:
+    """transformers' own configuration of an admitted model. Raises Damaged."""
+    try:
+        return AutoConfig.for_model(**copy.deepcopy(dict(raw)))  # which completes nested entries in place
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, StrictDataclassError) as error:
+        raise Damaged(f"config.json does not describe a model: {error}", hint="fetch the model again") from error
 
 
 class _Run:
@@ -94,28 +89,28 @@ class TorchEngine(WeightsEngine):
     """
 
     def __init__(
-        self, config: PretrainedConfig, source: WeightSource, cache: KVCache, vocabulary: int,
+        self, config: Architecture, source: WeightSource, cache: KVCache, vocabulary: int,
         device: torch.device, dtype: torch.dtype, stop: Callable[[], bool] = lambda: False,
         context: int | None = None, largest_tree: int = LARGEST_TREE, quant: str | None = None,
     ) -> None:
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary)
         super().__init__(source, cache, limits, _rounding(cache, dtype), device)
-        self.stop, self.dtype = stop, dtype
+        self.config, self.stop, self.dtype = config, stop, dtype
         self._held = ExitStack()
         self._bound: dict[int, Mapping[str, torch.Tensor]] = {}  # what each layer computes with
-        self.model = self._build(config, dtype, quant)
+        self.model = self._build(dtype, quant)
 
     @property
     def arithmetic(self) -> str:
         return f"transformers {transformers.__version__}, torch {torch.__version__}, {self.dtype} on {self.device}"
 
     def keeping(self, kv: str) -> Self:
-        other = self.over(kept(self.model.config, kv, self.device))
+        other = self.over(kept(self.config, kv, self.device))
         other.rounding = _rounding(other.cache, self.dtype)
         return other
 
     def _window(self) -> KVCache:
-        return DenseWindow(len(self.model.model.layers), Angles(self.model.config).frequencies)
+        return DenseWindow(self.config.num_hidden_layers, self.config.frequencies)
 
     def _hidden(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         run = _Run(self.cache, parents, len(tokens), root, self.device)
@@ -129,7 +124,8 @@ class TorchEngine(WeightsEngine):
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(states).float()  # type: ignore[no-any-return]
 
-    def _build(self, config: PretrainedConfig, dtype: torch.dtype, quant: str | None) -> Any:
+    def _build(self, dtype: torch.dtype, quant: str | None) -> Any:
+        config = published(self.config.raw)
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME, dtype=dtype)
         model.eval()
@@ -137,7 +133,7 @@ class TorchEngine(WeightsEngine):
             quantise_linears(model, quant)
         resident = self.source.resident()
         bind(model, resident)
-        if config.tie_word_embeddings and not quant and "lm_head.weight" not in resident:
+        if self.config.tie_word_embeddings and not quant and "lm_head.weight" not in resident:
             model.lm_head._parameters["weight"] = model.model.embed_tokens._parameters["weight"]
         model.model.rotary_emb.to(self.device)
         for name, part in model.model.named_children():

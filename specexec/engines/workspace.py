@@ -4,8 +4,8 @@ import ctypes
 from dataclasses import dataclass
 
 import torch
-from transformers import PretrainedConfig
 
+from specexec.engines.architecture import Architecture
 from specexec.kernels import attention, table
 from specexec.kernels.linear import Activations
 
@@ -22,11 +22,9 @@ class Shape:
     eps: float
 
     @classmethod
-    def of(cls, config: PretrainedConfig) -> "Shape":
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return cls(config.hidden_size, config.intermediate_size, heads, config.num_key_value_heads, head_dim,
-                   config.rms_norm_eps)
+    def of(cls, config: Architecture) -> "Shape":
+        return cls(config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_key_value_heads,
+                   config.head_dim, config.rms_norm_eps)
 
     @property
     def q(self) -> int:

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from transformers import LlamaConfig
-
 from cli.bench import machine as card
 from offload.crossover import GUESSES, RIGHT
 from offload.footprint import footprint
@@ -26,6 +24,7 @@ from offload.outlook import Outlook
 from offload.plan import Demand
 from specexec.drafters.model import unread
 from specexec.engines import attention_rate, rate
+from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.kv.hierarchical import HierarchicalCache
 from specexec.kv.quantised import BITS, UPPER
@@ -62,7 +61,7 @@ def machine(bits: int) -> Machine:
 
 def engines(context: int) -> dict[str, dict[str | None, KernelEngine]]:
     """{format: {view, or None for the model itself: engine}}"""
-    config = LlamaConfig(**SHAPE)
+    config = admit(SHAPE)
     engine = KernelEngine(config, Random(config), config.vocab_size, 8)
     made = {"bf16": bf16(engine, context), **{kv: quantised(engine, context, bits) for kv, bits in BITS.items()}}
     found: dict[str, dict[str | None, KernelEngine]] = {}

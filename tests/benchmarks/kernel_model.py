@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, PretrainedConfig
 
+from specexec.engines.architecture import Architecture
+from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.kernels import memory, table
 from specexec.tree import DraftTree
@@ -17,7 +18,7 @@ from tests.benchmarks.machine import Machine
 from tests.benchmarks.timing import alternate
 
 SHAPE: dict[str, Any] = {
-    "hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192, "num_attention_heads": 32,
+    "model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192, "num_attention_heads": 32,
     "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "max_position_embeddings": 8192,
 }
 PROMPT, TOKENS = 64, 30
@@ -48,7 +49,7 @@ class Cell:
 class Random:
     """Implements WeightSource: packed random matrices of nf4, an int8 head."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: Architecture) -> None:
         width, ffn, kv = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim
         q = config.num_attention_heads * config.head_dim
         self._shapes = {"self_attn.q_proj": (q, width), "self_attn.k_proj": (kv, width), "self_attn.v_proj": (kv, width),
@@ -89,7 +90,7 @@ class Random:
 class Decoder:
     """Continues a random prompt greedily, a token a call."""
 
-    def __init__(self, config: PretrainedConfig, source: Random, bits: int) -> None:
+    def __init__(self, config: Architecture, source: Random, bits: int) -> None:
         self.engine = KernelEngine(config, source, config.vocab_size, bits)
         self.context = torch.randint(config.vocab_size, (PROMPT,), generator=torch.Generator().manual_seed(0)).tolist()
 
@@ -115,9 +116,9 @@ def idle_kernels() -> Iterator[None]:
             setattr(kernels, name, kernel)
 
 
-def pythons(config: PretrainedConfig, source: Random, bits: int, rounds: int) -> tuple[float, float]:
+def pythons(config: Architecture, source: Random, bits: int, rounds: int) -> tuple[float, float]:
     """(seconds of a layer, seconds of the rest of a pass) that are no kernel's: by passes of all layers and of one."""
-    one = LlamaConfig(**SHAPE | {"num_hidden_layers": 1})
+    one = admit(SHAPE | {"num_hidden_layers": 1})
     with idle_kernels():
         arms: dict[str, Callable[[], object]] = {"all": Decoder(config, source, bits), "one": Decoder(one, source, bits)}
         seconds = alternate(arms, rounds).seconds
@@ -126,7 +127,7 @@ def pythons(config: PretrainedConfig, source: Random, bits: int, rounds: int) ->
 
 
 def measure(machine: Machine, rounds: int) -> list[Cell]:
-    config = LlamaConfig(**SHAPE)
+    config = admit(SHAPE)
     source = Random(config)
     arms: dict[str, Callable[[], object]] = {str(bits): Decoder(config, source, bits) for bits in (8, 16)}
     timed = alternate(arms | machine.arms(machine.read), max(rounds, TOKENS // 3))

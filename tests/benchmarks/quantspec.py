@@ -14,9 +14,8 @@ import statistics
 from functools import partial
 from typing import Any
 
-from transformers import LlamaConfig
-
 from specexec.drafters.model import unread
+from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.kernels.hierarchical import GROUP
 from specexec.kv.blocks import BlockCache
@@ -83,7 +82,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, nargs="+", default=[2, 4, 6])
     parser.add_argument("--chance", type=float, nargs="+", default=[0.91, 0.98])
     chosen = parser.parse_args()
-    config = LlamaConfig(**SHAPE)
+    config = admit(SHAPE)
     engine = KernelEngine(config, Random(config), config.vocab_size, 8)
     plain, (target, draft) = bf16(engine, chosen.context), int8(engine, chosen.context)
     found: list[dict[str, Any]] = []

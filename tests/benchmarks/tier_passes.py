@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
 
 from specexec.drafters.model import unread
+from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.blocks import BlockCache
@@ -24,7 +24,7 @@ from tests.benchmarks.kernel_model import Random
 from tests.benchmarks.timing import alternate
 
 SHAPE: dict[str, Any] = {
-    "hidden_size": 1024, "num_hidden_layers": 6, "intermediate_size": 1024, "num_attention_heads": 8,
+    "model_type": "llama", "hidden_size": 1024, "num_hidden_layers": 6, "intermediate_size": 1024, "num_attention_heads": 8,
     "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 2048, "max_position_embeddings": 131072,
 }
 NODES = (1, 8)
@@ -81,7 +81,7 @@ def tiers(engine: KernelEngine, context: int) -> dict[str, tuple[TreeEngine, int
 
 
 def passes(chosen: argparse.Namespace) -> list[Cell]:
-    config = LlamaConfig(**SHAPE)
+    config = admit(SHAPE)
     engine = KernelEngine(config, Random(config), config.vocab_size, 8)
     made = {context: tiers(engine, context) for context in chosen.contexts}
     row = 2 * 2 * len(engine.windows) * engine.shape.kv

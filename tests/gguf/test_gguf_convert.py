@@ -16,7 +16,7 @@ from offload.blueprint import Blueprint
 from offload.convert import convert
 from offload.errors import DamagedFiles, OffloadError, Refused
 from offload.folder import Folder
-from offload.gguf import KINDS, Gguf, values
+from offload.gguf import Gguf, kinds, values
 from offload.gguf_convert import converted
 from offload.low_bit import with_copy
 from offload.manifest import copy_name
@@ -73,18 +73,16 @@ def test_every_family_is_put_back_as_it_was_published(family: str, tied: bool, t
     file = write(folder, tmp_path / "model.gguf")
     assert differing(store(file, tmp_path / "a"), of_folder(folder, tmp_path / "b")) == []
     ours, theirs = (admit(of.config) for of in (Gguf(file), Folder(folder)))
-    for name in ("hidden_size", "num_key_value_heads", "rms_norm_eps", "rope_parameters", "vocab_size"):
+    for name in ("hidden_size", "num_key_value_heads", "rms_norm_eps", "rope_scaling", "vocab_size"):
         assert getattr(ours, name) == getattr(theirs, name), name
+    assert torch.equal(ours.frequencies, theirs.frequencies)
 
 
 def test_the_frequencies_of_llama3_are_found_again(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     rope = LLAMA3 | {"factor": 8.0, "original_max_position_embeddings": 8192, "rope_theta": 500000.0}
     folder = save("llama", tmp_path / "model", rope_parameters=rope, head_dim=64, max_position_embeddings=131072)
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
-    config = admit(Folder(folder).config)
-    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    scaled = admit(Folder(folder).config).frequencies
     factors = (500000.0 ** (-torch.arange(0, 64, 2) / 64) / scaled).numpy().astype(np.float32)
     assert Gguf(_with_factors(folder, tmp_path, factors)).config["rope_parameters"] == rope
     with pytest.raises(Refused, match="llama3"):
@@ -108,7 +106,7 @@ def _with_factors(folder: Path, tmp_path: Path, factors: "np.ndarray[tuple[int],
 def test_blocks_are_what_llamacpps_own_package_makes_of_them(kind: str) -> None:
     """To the last bit, of any bytes whose scales are numbers."""
     gguf = pytest.importorskip("gguf")
-    number = next(number for number, name in KINDS.items() if name == kind)
+    number = next(number for number, name in kinds().items() if name == kind)
     raw = np.random.default_rng(0).integers(0, 256, (4096, gguf.GGML_QUANT_SIZES[number][1]), dtype=np.uint8)
     with np.errstate(all="ignore"):
         wanted = torch.from_numpy(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(number)).copy()).flatten()

@@ -26,9 +26,9 @@ def write(folder: Path, path: Path, kind: str = "F32", outside: str = "") -> Pat
     file.add_feed_forward_length(config.intermediate_size)
     file.add_head_count(config.num_attention_heads)
     file.add_head_count_kv(config.num_key_value_heads)
-    file.add_key_length(_dim(config))
+    file.add_key_length(config.head_dim)
     file.add_layer_norm_rms_eps(config.rms_norm_eps)
-    file.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    file.add_rope_freq_base(config.raw["rope_parameters"]["rope_theta"])
     _tokens(file, config.vocab_size)
     for name, tensor in Folder(folder).tensors():
         if not (config.tie_word_embeddings and name == "lm_head.weight"):
@@ -47,10 +47,6 @@ def _number(kind: str, shape: tuple[int, ...]) -> Any:
 
     number = gguf.GGMLQuantizationType[kind if len(shape) > 1 else "F32"]
     return number if shape[-1] % gguf.GGML_QUANT_SIZES[number][0] == 0 else gguf.GGMLQuantizationType.F16
-
-
-def _dim(config: Any) -> int:
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _tokens(file: Any, count: int) -> None:

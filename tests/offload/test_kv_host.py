@@ -194,8 +194,8 @@ def outputs(cache: CopiedDense | DenseGathering, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("family", ["llama", "qwen2-mixed"])
 def test_logits_are_those_of_rows_on_the_device_bit_for_bit(family: str) -> None:
     folder, device = saved(family), FakeDevice(4)
-    config = engine(folder).model.config
-    dim, heads, layers = getattr(config, "head_dim", 12) or 12, config.num_key_value_heads, config.num_hidden_layers
+    config = engine(folder).config
+    dim, heads, layers = config.head_dim, config.num_key_value_heads, config.num_hidden_layers
     host = KvHost(replace(device.as_device(), compute=EagerLane(device)), layers, 2 * heads, 512, 4 * dim)
     found = []
     for cache in (OffloadedDense(layers, host, 512), DenseCache(layers, rows=512)):

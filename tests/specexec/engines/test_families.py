@@ -8,7 +8,8 @@ import torch
 
 from offload.folder import Folder
 from specexec.engines import attention
-from specexec.engines.families import ADMITTED, ATTENTION_KEYWORDS, admit, refuse_unknown
+from specexec.engines.families import ADMITTED, ALIKE, ATTENTION_KEYWORDS, COUNTS, admit, refuse_unknown
+from specexec.engines.torch_engine import published
 from specexec.errors import Damaged, SpecexecError, Unsupported
 from specexec.kv.cache import Rows
 from specexec.kv.dense import DenseCache
@@ -32,10 +33,31 @@ def test_the_matrix_covers_every_admitted_type() -> None:
     assert {raw(family)["model_type"] for family in FAMILIES} == set(ADMITTED)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_admitted_family_keeps_its_configuration(family: str) -> None:
-    config = admit(raw(family))
-    assert (config.model_type, config.num_hidden_layers) == (raw(family)["model_type"], 3)
+LEFT_OUT = {"llama": {}, "mistral": {}, "qwen2": {"use_sliding_window": True}, "qwen3": {"use_sliding_window": True}}
+SHORT = [{"model_type": kind, "vocab_size": 80, "hidden_size": 4096, "intermediate_size": 64, "num_hidden_layers": 30,
+          "num_attention_heads": 64} | more for kind, more in LEFT_OUT.items()]
+
+
+@pytest.mark.parametrize("config", [
+    *SHORT, *(short | {"num_key_value_heads": 16, "use_sliding_window": False, "sliding_window": 7} for short in SHORT),
+    SHORT[2] | {"layer_types": ["full_attention", "sliding_attention"] * 15, "sliding_window": 7}, SHORT[0] | {"head_dim": 80},
+    SHORT[3] | {"num_key_value_heads": None, "tie_word_embeddings": True},
+    SHORT[1] | {"sliding_window": None}, *(family for family in FAMILIES)], ids=str)
+def test_a_configuration_means_what_it_means_to_transformers(config: str | dict[str, Any]) -> None:
+    """Also where it says little, so that defaults count."""
+    said = raw(config) if isinstance(config, str) else config
+    ours, theirs = admit(said), published(said)
+    for name in (*COUNTS, *ALIKE):
+        if name != "hidden_act" and hasattr(theirs, name):  # a qwen2 has no head_dim of its own
+            assert getattr(ours, name) == getattr(theirs, name), name
+    assert (ours.model_type, theirs.hidden_act, ours.raw) == (theirs.model_type, "silu", said)
+    kinds = getattr(theirs, "layer_types", None) or ["sliding_attention" if said["model_type"] == "mistral" else "full"] * 99
+    assert ours.windows == tuple(theirs.sliding_window if kind == "sliding_attention" else None
+                                 for kind in kinds[: ours.num_hidden_layers])
+
+
+def test_a_model_of_another_activation_is_refused_by_name() -> None:
+    assert '"gelu"' in refused(Unsupported, raw(hidden_act="gelu"))
 
 
 @pytest.mark.parametrize("kind", ["gpt_oss", "gemma2", "mixtral", "llama4", "bert", "", "LLAMA", "../llama"])
@@ -69,8 +91,13 @@ def test_rope_that_moves_is_refused_as_older_configurations_write_it(key: str) -
 
 
 @pytest.mark.parametrize("changes", [
-    {"num_hidden_layers": "three"}, {"num_hidden_layers": None}, {"hidden_size": 50}, {"num_attention_heads": 0},
-    {"rope_parameters": 5}, {"vocab_size": "80"},
+    {"num_hidden_layers": "three"}, {"num_hidden_layers": None}, {"hidden_size": 50, "head_dim": None},
+    {"num_attention_heads": 0},
+    {"rope_parameters": 5}, {"vocab_size": "80"}, {"vocab_size": 80.0}, {"vocab_size": True}, {"num_key_value_heads": 3},
+    {"head_dim": 7}, {"rms_norm_eps": "small"}, {"tie_word_embeddings": "no"}, {"rope_parameters": {"rope_type": "linear"}},
+    {"model_type": "mistral", "sliding_window": "16"},
+    {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "layer_types": ["full_attention"]},
+    {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "layer_types": ["chunked_attention"] * 3},
 ], ids=str)
 def test_a_configuration_that_cannot_be_is_damaged(changes: dict[str, Any]) -> None:
     assert "config.json" in refused(Damaged, raw(**changes))

@@ -1,0 +1,36 @@
+"""What a command imports: a person waits for it before anything is done."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from specexec.kernels.library import REFERENCE, instruction_set
+from tests.cli import process
+
+
+def imported(*arguments: str) -> set[str]:
+    """Modules that a process of its own imported."""
+    ran = process.run(*arguments, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    assert ran.returncode == 0, ran.stderr[-1000:]
+    found = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines() if line.startswith("import time:")}
+    assert "cli.main" in found
+    return found
+
+
+@pytest.mark.skipif(instruction_set() == REFERENCE, reason="there are no compiled kernels here")
+def test_an_answer_on_our_kernels_needs_no_transformers(bundled_store: Path) -> None:
+    found = imported("run", "--raw", "-n", "4", "--ctx-size", "512", "-m", str(bundled_store), "Once")
+    assert "specexec.engines.kernel_engine" in found
+    assert not {name.partition(".")[0] for name in found} & {"transformers", "accelerate", "sympy", "huggingface_hub", "jinja2"}
+    assert not found & {"torch._dynamo", "torch._inductor", "torch.distributed.tensor"}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("completion", "bash"), ("config",)], ids=" ".join)
+def test_what_only_says_something_needs_no_torch(arguments: tuple[str, ...]) -> None:
+    assert "torch" not in imported(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("--version",), ("plan", "bundled")], ids=" ".join)
+def test_what_runs_no_model_needs_no_transformers(arguments: tuple[str, ...]) -> None:
+    assert "transformers" not in imported(*arguments)
