@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROMPT ?= Once upon a time
 
+# Tests start hundreds of processes, each of which would compile the package anew where that is not kept.
+export PYTHONDONTWRITEBYTECODE =
+
 # test-gguf: llama.cpp, compiled from source the first time (3-15 minutes), and what it runs.
 .PHONY: setup run test test-slow test-gguf lint train screenshot clean
 

@@ -1,10 +1,12 @@
 """Fixtures every test shares. Threads must wait passively, and that is read when torch is first imported."""
 
+import gc
 import os
 import signal
 import subprocess
 import threading
 
+gc.set_threshold(100_000)  # as in the command itself: most objects are of libraries, and stay
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; children would never hear of Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +24,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is first imported
 settings.register_profile("specexec", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("specexec")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+
 
 SHARED = Path(os.environ.get("SPECEXEC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
