@@ -5,7 +5,8 @@ channel of a group, values per token, in fp16.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -19,42 +20,75 @@ LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
 
 @dataclass(frozen=True)
 class Coded(ABC):
-    """One layer's groups, their codes in some order. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte;
-    lower: None for four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256]: keys' scales and zeros, then values'.
+    """One layer's groups, a record each, whose codes are in some order.
+
+    records: uint8[capacity, bytes]: `upper` of all heads, `lower`, `scales`, and perhaps more, of no meaning. bits: 8 or 4.
+    first: the group that lies first.
     """
 
-    upper: torch.Tensor
-    lower: torch.Tensor | None
-    scales: torch.Tensor
+    records: torch.Tensor
+    kv_heads: int
     head_dim: int
+    bits: int
+    first: int = 0
 
     @property
     def capacity(self) -> int:
-        return self.upper.shape[1]
-
-    @property
-    def dim(self) -> int:
-        """Of a head, as it is filled up."""
-        return self.upper.shape[2] // GROUP
+        return len(self.records)
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts())
+        return self.records.nbytes
 
-    def parts(self) -> list[torch.Tensor]:
-        """What there is of it."""
-        return [part for part in (self.upper, self.lower, self.scales) if part is not None]
+    @cached_property
+    def dim(self) -> int:
+        """Of a head, as it is filled up."""
+        return self.filled(self.head_dim)
+
+    @cached_property
+    def upper(self) -> torch.Tensor:
+        """uint8[kv_heads, capacity, 128 * dim], two codes a byte."""
+        return self._part(0, GROUP * self.dim)
+
+    @cached_property
+    def lower(self) -> torch.Tensor | None:
+        """The same; None for four bits a number."""
+        return self._part(self.kv_heads * GROUP * self.dim, GROUP * self.dim) if self.bits == 8 else None
+
+    @cached_property
+    def scales(self) -> torch.Tensor:
+        """fp16[kv_heads, capacity, 2 * dim + 256]: keys' scales and zeros, then values'."""
+        return self._part(self.kv_heads * GROUP * self.dim * self.bits // 4, 4 * (self.dim + GROUP)).view(torch.float16)
+
+    @classmethod
+    def record(cls, kv_heads: int, head_dim: int, bits: int) -> int:
+        """Bytes of a group."""
+        dim = cls.filled(head_dim)
+        return kv_heads * (GROUP * dim * bits // 4 + 4 * (dim + GROUP))
 
     def grown(self, capacity: int) -> Self:
         """A larger one with the same groups."""
-        larger = self._empty(capacity)
-        for old, new in zip(self.parts(), larger.parts(), strict=True):
-            new[:, : self.capacity] = old
+        larger = self.over(self._zeros((capacity, self.records.shape[1])))
+        larger.records[: self.capacity] = self.records
         return larger
 
+    def over(self, records: torch.Tensor, first: int | None = None) -> Self:
+        """The same in another place."""
+        return replace(self, records=records, first=self.first if first is None else first)
+
+    def _part(self, start: int, size: int) -> torch.Tensor:
+        """uint8[kv_heads, capacity, size], from byte `start` of each record on."""
+        part = self.records[:, start : start + self.kv_heads * size]
+        return part.view(self.capacity, self.kv_heads, size).transpose(0, 1)
+
+    @staticmethod
     @abstractmethod
-    def _empty(self, capacity: int) -> Self:
-        """One of that capacity, of zeros."""
+    def filled(head_dim: int) -> int:
+        """Of how many numbers a head consists."""
+
+    @abstractmethod
+    def _zeros(self, shape: tuple[int, int]) -> torch.Tensor:
+        """Of bytes."""
 
     @abstractmethod
     def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
@@ -66,24 +100,29 @@ class Groups(Coded):
     """Codes as group.h has them."""
 
     @classmethod
-    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int) -> Self:
-        dim = padded(head_dim)
-        codes = (kv_heads, capacity, GROUP * dim)
-        return cls(memory.zeros(codes, torch.uint8), memory.zeros(codes, torch.uint8) if bits == 8 else None,
-                   memory.zeros((kv_heads, capacity, 2 * dim + 2 * GROUP), torch.float16), head_dim)
+    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int, record: int | None = None) -> Self:
+        """record: bytes from one group to the next, where they are more than it has."""
+        shape = capacity, record or cls.record(kv_heads, head_dim, bits)
+        return cls(memory.zeros(shape, torch.uint8), kv_heads, head_dim, bits)
 
-    def _empty(self, capacity: int) -> Self:
-        return self.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8)
+    @staticmethod
+    def filled(head_dim: int) -> int:
+        return padded(head_dim)
+
+    def _zeros(self, shape: tuple[int, int]) -> torch.Tensor:
+        return memory.zeros(shape, torch.uint8)
 
     def struct(self, groups: int, bits: int, follows: bool, tiles: torch.Tensor | None = None) -> table.Quantised:
-        """groups: that are there. bits: that are read. follows, tiles (int32[kv_heads, chosen]): as kernels.h has them."""
+        """groups: that are there, the first of all included. bits: that are read. follows, tiles (int32[kv_heads, chosen]): as
+        kernels.h has them.
+        """
         lower = self.lower.data_ptr() if self.lower is not None else None
         at, chosen = (None, 0) if tiles is None else (tiles.data_ptr(), tiles.shape[1])
-        return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.capacity, groups, self.head_dim, bits,
-                               follows, at, chosen)
+        return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.records.stride(0), self.first, groups,
+                               self.head_dim, bits, follows, at, chosen)
 
     def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
-        heads, dim = len(self.upper), self.dim
+        heads, dim = self.kv_heads, self.dim
         of = slice(first * chunk // GROUP, -(-last * chunk // GROUP))
         tiles = self.upper[:, of].view(heads, -1, 2, 2, 32 * dim)[:, :, :, 0].reshape(heads, -1, 8, dim // 8, 16, 4)
         halves = torch.stack(((tiles & 15).sum(4, dtype=torch.int32), (tiles >> 4).sum(4, dtype=torch.int32)), 4)
