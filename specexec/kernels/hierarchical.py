@@ -12,9 +12,10 @@ from typing import Self
 import torch
 
 from specexec.kernels import memory, table
-from specexec.kernels.attention import padded
+from specexec.kernels.attention import EIGHT, Buffers, laid, padded
 
 GROUP = 128  # positions
+EIGHTS = GROUP // EIGHT
 LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
 
 
@@ -120,6 +121,20 @@ class Groups(Coded):
         at, chosen = (None, 0) if tiles is None else (tiles.data_ptr(), tiles.shape[1])
         return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.records.stride(0), self.first, groups,
                                self.head_dim, bits, follows, at, chosen)
+
+    def taken(self, heads: torch.Tensor, eights: torch.Tensor) -> Buffers:
+        """As attention.taken has it: eights of rows by the upper nibbles, in bf16."""
+        dim, of = self.dim, (heads, eights // EIGHTS - self.first)
+        codes, scales = self.upper[of].view(-1, 2, 2, 32 * dim), self.scales[of].float()
+        each, at = torch.arange(len(eights)), eights % EIGHTS
+        block, part = codes[each, at // 8], torch.arange(EIGHT) + EIGHT * at[:, None]
+        keys = block[:, 0].view(-1, 4, dim // 8, 2, EIGHT, 4)[each, at % 8 // 2, :, at % 2]
+        keys = torch.stack((keys & 15, keys >> 4), 3).transpose(1, 2).flatten(2).float()  # [m, 8, dim]
+        values = block[:, 1].view(-1, dim // 16, 8, 16, 4)[each, :, at % 8]
+        values = torch.cat((values & 15, values >> 4), 3).flatten(1, 2).transpose(1, 2).float()
+        scale, zero = scales[:, None, : 2 * dim].chunk(2, -1)
+        of_row, zero_of_row = (scales[each[:, None], 2 * dim + start + part][..., None] for start in (0, GROUP))
+        return laid(keys * scale + zero, values * of_row + zero_of_row)
 
     def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
         heads, dim = self.kv_heads, self.dim
