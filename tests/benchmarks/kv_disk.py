@@ -1,8 +1,9 @@
 """Seconds of a pass over keys and values on a disk, by their format, without weights:
 
-    python -m tests.benchmarks.kv_disk [--folder FOLDER] [--context 32768] [--layers 8] [--rounds 7]
+    python -m tests.benchmarks.kv_disk [--folder FOLDER] [--context 65536] [--layers 8] [--rounds 5]
 
-32/8 heads x 128, one query. The formats take turns; a file of all of them is on the disk meanwhile, and gone at the end.
+32/8 heads x 128, one query. The formats take turns, each over a file that is made anew and gone at the end. A line a format:
+MiB of a pass, median seconds, the least and the most, GB/s.
 """
 
 import argparse
@@ -57,23 +58,27 @@ def seconds(cache: BlockCache) -> float:
     return time.perf_counter() - began
 
 
+def measured(kv: str, chosen: argparse.Namespace) -> tuple[int, list[float]]:
+    """(bytes of a pass, seconds of several): over a file of its own, since a disk is not alike everywhere."""
+    cache, file = filled(kv, chosen)
+    with closing(file):
+        seconds(cache)  # the first one waits for what was written
+        return chosen.layers * file.strips * file.rows * file.row, [seconds(cache) for _ in range(3)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path.cwd())
-    for name, default in (("--context", 32768), ("--layers", 8), ("--rounds", 7)):
+    for name, default in (("--context", 65536), ("--layers", 8), ("--rounds", 5)):
         parser.add_argument(name, type=int, default=default)
-    chosen, took = parser.parse_args(), {kv: list[float]() for kv in ("bf16", *BITS)}
-    load = os.getloadavg()[0]
-    made = {kv: filled(kv, chosen) for kv in took}
-    for _ in range(chosen.rounds + 1):
-        for kv, (cache, file) in made.items():
-            file._reader.close()  # or the others' turns are read beside it
-            took[kv].append(seconds(cache))
-    for kv, (_, file) in made.items():
-        with closing(file):
-            size, found = chosen.layers * file.strips * file.rows * file.row, sorted(took[kv][1:])
-            print(f"| {kv} | {size / 2**20:,.0f} MiB | {median(found):.2f} s | {found[0]:.2f} to {found[-1]:.2f} "
-                  f"| {size / median(found) / 1e9:.2f} GB/s |")
+    chosen, took, load = parser.parse_args(), {kv: list[float]() for kv in ("bf16", *BITS)}, os.getloadavg()[0]
+    size = dict.fromkeys(took, 0)
+    for kv in list(took) * chosen.rounds:
+        size[kv], found = measured(kv, chosen)
+        took[kv] += found
+    for kv, times in took.items():
+        rate = size[kv] / median(times) / 1e9
+        print(f"| {kv} | {size[kv] / 2**20:,.0f} | {median(times):.2f} | {min(times):.2f} to {max(times):.2f} | {rate:.2f} |")
     print(f"{chosen.layers} layers, context {chosen.context:,}, load {load:.1f} before and {os.getloadavg()[0]:.1f} after")
 
 
