@@ -347,7 +347,7 @@ struct Task {
   }
 
   Group stored(int64_t g) const {
-    const MadeGroup at = lying(*quantised, head.dim, kv_head, g);
+    const MadeGroup at = lying(*quantised, kv_head, g);
     return {at.upper, at.lower, at.scales, quantised->record};
   }
 

@@ -92,10 +92,10 @@ struct MadeGroup {
   uint16_t *scales;
 };
 
-// A head's part of a group in its place; lower: of no meaning where there is none.
-INLINE MadeGroup lying(const SpecexecQuantised &q, int64_t dim, int64_t head, int64_t group) {
-  const int64_t at = (group - q.first) * q.record, codes = at + head * Group::bytes(dim);
-  return {q.upper + codes, q.lower ? q.lower + codes : nullptr, q.scales + at / 2 + head * Group::numbers(dim)};
+// A head's group in its place.
+INLINE MadeGroup lying(const SpecexecQuantised &q, int64_t head, int64_t group) {
+  const int64_t at = group - q.first, codes = head * q.head + at * q.record;
+  return {q.upper + codes, q.lower ? q.lower + codes : nullptr, q.scales + head * q.scales_head + at * q.scales_record};
 }
 
 // rows[128] of one head of a cache, whose layout is kernels.h's

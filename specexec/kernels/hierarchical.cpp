@@ -8,7 +8,7 @@ static void compress_head(const SpecexecCache &c, int64_t head, int64_t group, M
   const int64_t start = head * c.capacity * c.dim;
   int64_t rows[kGroupRows];
   for (int64_t r = 0; r < kGroupRows; r++) rows[r] = group * kGroupRows - c.position + r;
-  make_group(c.keys + start, c.values + start, rows, c.dim, q.head_dim, room, lying(q, c.dim, head, group));
+  make_group(c.keys + start, c.values + start, rows, c.dim, q.head_dim, room, lying(q, head, group));
 }
 
 // groups from..to - 1 of every layer, whose rows all lie in the cache

@@ -21,16 +21,18 @@ LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
 
 @dataclass(frozen=True)
 class Coded(ABC):
-    """One layer's groups, a record each, whose codes are in some order.
+    """One layer's groups, whose codes are in some order.
 
-    records: uint8[capacity, bytes]: `upper` of all heads, `lower`, `scales`, and perhaps more, of no meaning. bits: 8 or 4.
-    first: the group that lies first.
+    records: uint8[capacity, bytes]. together: each is a group, `upper` of all heads, `scales` and `lower`, and perhaps more, of
+    no meaning; else a part's groups of one head lie one behind the other, which is read faster. bits: 8 or 4. first: the group
+    that lies first.
     """
 
     records: torch.Tensor
     kv_heads: int
     head_dim: int
     bits: int
+    together: bool = False
     first: int = 0
 
     @property
@@ -54,12 +56,13 @@ class Coded(ABC):
     @cached_property
     def lower(self) -> torch.Tensor | None:
         """The same; None for four bits a number."""
-        return self._part(self.kv_heads * GROUP * self.dim, GROUP * self.dim) if self.bits == 8 else None
+        start = self.kv_heads * (GROUP * self.dim + 4 * (self.dim + GROUP))
+        return self._part(start, GROUP * self.dim) if self.bits == 8 else None
 
     @cached_property
     def scales(self) -> torch.Tensor:
         """fp16[kv_heads, capacity, 2 * dim + 256]: keys' scales and zeros, then values'."""
-        return self._part(self.kv_heads * GROUP * self.dim * self.bits // 4, 4 * (self.dim + GROUP)).view(torch.float16)
+        return self._part(self.kv_heads * GROUP * self.dim, 4 * (self.dim + GROUP)).view(torch.float16)
 
     @classmethod
     def record(cls, kv_heads: int, head_dim: int, bits: int) -> int:
@@ -70,17 +73,24 @@ class Coded(ABC):
     def grown(self, capacity: int) -> Self:
         """A larger one with the same groups."""
         larger = self.over(self._zeros((capacity, self.records.shape[1])))
-        larger.records[: self.capacity] = self.records
+        for old, new in zip(self.parts(), larger.parts(), strict=True):
+            new[:, : self.capacity] = old
         return larger
+
+    def parts(self) -> list[torch.Tensor]:
+        """[kv_heads, capacity, size] each."""
+        return [part for part in (self.upper, self.lower, self.scales) if part is not None]
 
     def over(self, records: torch.Tensor, first: int | None = None) -> Self:
         """The same in another place."""
         return replace(self, records=records, first=self.first if first is None else first)
 
     def _part(self, start: int, size: int) -> torch.Tensor:
-        """uint8[kv_heads, capacity, size], from byte `start` of each record on."""
-        part = self.records[:, start : start + self.kv_heads * size]
-        return part.view(self.capacity, self.kv_heads, size).transpose(0, 1)
+        """uint8[kv_heads, capacity, size], what begins at byte `start` of each group where they lie together."""
+        heads, count = self.kv_heads, self.capacity
+        if self.together:
+            return self.records[:, start : start + heads * size].view(count, heads, size).transpose(0, 1)
+        return self.records.view(-1)[start * count : (start + heads * size) * count].view(heads, count, size)
 
     @staticmethod
     @abstractmethod
@@ -102,9 +112,9 @@ class Groups(Coded):
 
     @classmethod
     def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int, record: int | None = None) -> Self:
-        """record: bytes from one group to the next, where they are more than it has."""
+        """record: bytes from one group to the next where they lie together."""
         shape = capacity, record or cls.record(kv_heads, head_dim, bits)
-        return cls(memory.zeros(shape, torch.uint8), kv_heads, head_dim, bits)
+        return cls(memory.zeros(shape, torch.uint8), kv_heads, head_dim, bits, record is not None)
 
     @staticmethod
     def filled(head_dim: int) -> int:
@@ -119,8 +129,8 @@ class Groups(Coded):
         """
         lower = self.lower.data_ptr() if self.lower is not None else None
         at, chosen = (None, 0) if tiles is None else (tiles.data_ptr(), tiles.shape[1])
-        return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.records.stride(0), self.first, groups,
-                               self.head_dim, bits, follows, at, chosen)
+        return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), *self.upper.stride()[:2],
+                               *self.scales.stride()[:2], self.first, groups, self.head_dim, bits, follows, at, chosen)
 
     def taken(self, heads: torch.Tensor, eights: torch.Tensor) -> Buffers:
         """As attention.taken has it: eights of rows by the upper nibbles, in bf16."""

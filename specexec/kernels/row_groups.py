@@ -25,10 +25,12 @@ class RowGroups(Coded):
     """On any device."""
 
     @classmethod
-    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int, device: torch.device) -> Self:
+    def empty(
+        cls, kv_heads: int, capacity: int, head_dim: int, bits: int, device: torch.device, together: bool = False,
+    ) -> Self:
         """head_dim: even."""
         shape = capacity, cls.record(kv_heads, head_dim, bits)
-        return cls(torch.zeros(shape, dtype=torch.uint8, device=device), kv_heads, head_dim, bits)
+        return cls(torch.zeros(shape, dtype=torch.uint8, device=device), kv_heads, head_dim, bits, together)
 
     @staticmethod
     def filled(head_dim: int) -> int:

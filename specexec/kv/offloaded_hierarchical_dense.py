@@ -18,7 +18,7 @@ class OffloadedHierarchicalDense(OffloadedGroups[RowGroups], HierarchicalDense):
     ) -> None:
         super().__init__(layers, kv_heads, head_dim, bits, device, tree=tree)
         self.backing = backing
-        self.groups = [groups.grown(staying(tree)) for groups in self.groups]
+        self.groups = [RowGroups.empty(kv_heads, staying(tree), head_dim, bits, device, together=True) for _ in range(layers)]
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
         self._make_way()

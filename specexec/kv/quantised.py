@@ -103,21 +103,18 @@ class Quantised(Committed, Generic[Codes]):
         return super().nbytes + sum(groups.nbytes for groups in self.groups)  # type: ignore[safe-super]
 
     def form(self) -> Form:
-        return {**super().form(), "start": self.start, "record": self._record}  # type: ignore[safe-super]
+        return {**super().form(), "start": self.start}  # type: ignore[safe-super]
 
     def pieces(self) -> Iterator[torch.Tensor]:
         yield from super().pieces()  # type: ignore[safe-super]
-        yield from (as_bytes(groups.records[: self.made]) for groups in self.groups)
-
-    @property
-    def _record(self) -> int:
-        """Bytes of a layer's group."""
-        return self.groups[0].records.shape[1]
+        for groups in self.groups:
+            for head in zip(*groups.parts(), strict=True):
+                yield from (as_bytes(part[: self.made]) for part in head)
 
     def _reserve_groups(self, rows: int, form: Form, own: Form) -> int:
         """As _reserve; own: the form this cache would have. Returns how many rows its buffers are to hold."""
         made, start = rows // GROUP, int(form["start"])
-        if form != {**own, "start": start, "record": self._record} or start not in range(0, made * GROUP + 1, GROUP):
+        if form != {**own, "start": start} or start not in range(0, made * GROUP + 1, GROUP):
             raise ValueError(f"{dict(form)} is no form of this cache")
         self._room_for(made)
         self.made, self.start = made, start

@@ -547,8 +547,8 @@ struct Groups {  // of 128 positions, as group.h lays them, from `first` on
   }
   uint16_t *scales(int64_t h, int64_t g) { return (uint16_t *)codes(whole, 0, g) + kv_heads * 64 * dim + h * (2 * dim + 256); }
   SpecexecQuantised call(int64_t groups, int32_t bits, bool follows) {
-    return {codes(false, 0, first), whole ? codes(true, 0, first) : nullptr, scales(0, first), record, first, groups, head_dim,
-            bits, follows, nullptr, 0};
+    return {codes(false, 0, first), whole ? codes(true, 0, first) : nullptr, scales(0, first), 128 * dim, record, 2 * dim + 256,
+            record / 2, first, groups, head_dim, bits, follows, nullptr, 0};
   }
   int64_t key_at(int64_t r, int64_t d) const { return r / 64 * dim * 64 + r % 64 / 16 * dim * 8 + d / 8 * 64 + r % 16 * 4 + d % 4; }
   int64_t value_at(int64_t r, int64_t d) const {

@@ -105,7 +105,7 @@ def test_few_rows_are_taken_back_for_nothing_and_more_by_whole_groups() -> None:
 
 def state(of: HierarchicalDense) -> list[torch.Tensor]:
     """All that a later query can read."""
-    groups = [one.records[: of.made] for one in of.groups]
+    groups = [part[:, : of.made] for one in of.groups for part in one.parts()]
     rows = [kv[:, :, of.made * GROUP - of.start : of.held] for kv in of._kv if kv is not None]
     return [*groups, *rows]
 
