@@ -11,7 +11,8 @@ from typing import Self
 
 import torch
 
-from specexec.kernels.hierarchical import GROUP, MIDDLE, SIXTEENTHS, Coded, nibbles
+from specexec.kernels.coded import GROUP, Coded
+from specexec.kernels.hierarchical import MIDDLE, SIXTEENTHS, nibbles
 from specexec.kv.attention import Partial, attend_part, join
 
 DECODED = 16  # groups that are numbers at a time

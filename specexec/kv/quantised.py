@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import torch
 
 from specexec.errors import WrongUsage
-from specexec.kernels.hierarchical import GROUP, Coded
+from specexec.kernels.coded import GROUP, Coded
 from specexec.kv.cache import KVCache
 from specexec.kv.choice import Gather
 from specexec.kv.committed import Committed
