@@ -20,8 +20,8 @@ from specexec.engines.llamacpp_engine import LlamacppEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import WrongUsage
+from specexec.kv.backing import Offloaded
 from specexec.kv.cache import KVCache
-from specexec.kv.offloaded import OffloadedBlocks
 from specexec.kv.quantised import BITS, UPPER, Quantised, UpperHalf
 from specexec.kv.retrieval import Gathering
 from specexec.kv.whole import BlockView
@@ -93,7 +93,7 @@ def own(target: TreeEngine, options: ModelOptions, others: Sequence[Expander], c
 
 def _sight(target: WeightsEngine, options: ModelOptions) -> str:
     """What a low-bit copy sees."""
-    if options.draft_kv == FULL and isinstance(target.cache, OffloadedBlocks):
+    if options.draft_kv == FULL and isinstance(target.cache, Offloaded):
         raise WrongUsage("--draft-kv full: a view copies what it sees of keys and values on disk.", hint="--draft-kv retrieval")
     return copied_sight(options.draft_kv, options.kv_place)
 
@@ -130,9 +130,10 @@ def _over(
 
 
 def _view(cache: KVCache, kind: str) -> SelfView:
-    """auto: all of a cache of eight bits in a half of them, or some rows of any other."""
+    """auto: all of a cache of eight bits that is here in a half of them, or some rows of any other."""
     if kind == "auto":
-        kind = UPPER if isinstance(cache, Quantised) and cache.bits > BITS[UPPER] else "retrieval"
+        halved = isinstance(cache, Quantised) and cache.bits > BITS[UPPER] and not isinstance(cache, Offloaded)
+        kind = UPPER if halved else "retrieval"
     view = cache.view(kind)
     assert isinstance(view, Gathering | UpperHalf | BlockView)
     return view

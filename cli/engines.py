@@ -39,7 +39,6 @@ from specexec.kernels import memory
 from specexec.kernels.library import REFERENCE, instruction_set
 from specexec.kv.backing import MakeBacking
 from specexec.kv.dense import DenseCache
-from specexec.kv.quantised import BITS
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")
@@ -143,8 +142,6 @@ class Making:
     def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
         """--kv-place auto is the device, where that is enough; --kv auto is bf16. Raises TooLittleMemory."""
         kv, place = "bf16" if self.options.kv == AUTO else self.options.kv, self.options.kv_place
-        if place == HOST and kv in BITS:
-            raise WrongUsage(f"--kv-place host keeps bf16 beside a device; --kv is {kv}.", hint="one of the two")
         of, wanted = sizes(store), replace(demand(context, self.options.tree, self.drafts, place=place), kv=kv)
         cast = max(cast_bytes(store.spans(name), dtype) for name in store.layers)
         taken = on_device(store.config, of, wanted, dtype.itemsize, cast)
@@ -152,7 +149,7 @@ class Making:
         try:
             return placing(wanted)
         except TooLittleMemory:
-            if place == AUTO and kv not in BITS:
+            if place == AUTO:
                 with suppress(TooLittleMemory):
                     return placing(replace(wanted, place=HOST))
             raise

@@ -17,9 +17,13 @@ from offload.store import Store
 from specexec.engines.architecture import Architecture
 from specexec.engines.torch_cache import kept
 from specexec.errors import WrongUsage
+from specexec.kernels.hierarchical import GROUP
+from specexec.kernels.row_groups import RowGroups
 from specexec.kv.backing import KEPT, STEP, MakeBacking
 from specexec.kv.dense import DenseCache
 from specexec.kv.offloaded_dense import OffloadedDense
+from specexec.kv.offloaded_hierarchical_dense import OffloadedHierarchicalDense
+from specexec.kv.quantised import BITS
 
 Leave = Callable[[Callable[[], None]], object]  # takes what is to be done at the end
 
@@ -58,7 +62,16 @@ def of_device(
     """All of it is taken at once. kv: its format. tree: rows of it besides the context."""
     if place != HOST:
         return kept(config, kv, device.place, context, tree)
-    layers, rows = config.num_hidden_layers, context + tree
-    backing = KvHost(device, layers, 2 * config.num_key_value_heads, rows, config.head_dim * dtype.itemsize)
-    leave(backing.close)
+    layers, heads, dim = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+    if kv in BITS:
+        record = RowGroups.record(heads, dim, BITS[kv])
+        backing = _of_host(leave, device, layers, 1, max(1, context // GROUP), record)
+        return OffloadedHierarchicalDense(layers, heads, dim, BITS[kv], device.place, backing, tree)
+    backing = _of_host(leave, device, layers, 2 * heads, context + tree, dim * dtype.itemsize)
     return OffloadedDense(layers, backing, KEPT + STEP + tree)
+
+
+def _of_host(leave: Leave, device: Device, layers: int, strips: int, rows: int, row: int) -> KvHost:
+    backing = KvHost(device, layers, strips, rows, row)
+    leave(backing.close)
+    return backing

@@ -57,12 +57,10 @@ def demand(context: int, tree: int, drafts: int, chunk: int = 0, place: str = AU
 def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
     """kv: as --kv names it; auto is bf16, or int8 where it halves most of what a pass reads, or what alone fits.
 
-    Raises TooLittleMemory, as bf16 does where nothing fits, and WrongUsage for a format that is not kept on disk.
+    Raises TooLittleMemory, as bf16 does where nothing fits.
     """
-    if wanted.place == DISK and kv in BITS:
-        raise WrongUsage(f"--kv-place disk keeps bf16; --kv is {kv}.", hint="one of the two")
-    if kv != AUTO or wanted.place == DISK:
-        return plan(of, ram, replace(wanted, kv="bf16" if kv == AUTO else kv))
+    if kv != AUTO:
+        return plan(of, ram, replace(wanted, kv=kv))
     try:
         placed = plan(of, ram, wanted)
         faster = not placed.streamed and by_itself(of, wanted.context)
@@ -71,9 +69,10 @@ def planned(of: Footprint, ram: int, wanted: Demand, kv: str) -> Placement:
         for smaller in BITS:
             with suppress(TooLittleMemory):
                 return plan(of, ram, replace(wanted, kv=smaller))
-        with suppress(TooLittleMemory):
-            plan(of, ram, replace(wanted, place=DISK))
-            error.hint += ", or --kv-place disk"
+        if wanted.place != DISK:
+            with suppress(TooLittleMemory):
+                planned(of, ram, replace(wanted, place=DISK), kv)
+                error.hint += ", or --kv-place disk"
         raise
 
 
@@ -89,9 +88,10 @@ def view_bytes(of: Footprint, context: int, tree: int, kv: str = AUTO, kind: str
     kind: of the view; all of a cache, or of its upper half, needs no means. place: rows that are elsewhere are copied to be
     seen.
     """
-    chosen = kind != FULL and not (kv == SMALLER and kind in (AUTO, UPPER))
+    elsewhere = place in (HOST, DISK)
+    chosen = kind != FULL and (elsewhere or not (kv == SMALLER and kind in (AUTO, UPPER)))
     means = of.kv_token * MEANS_ROOM * context / KINDS["retrieval"].chunk if chosen else 0
-    copies = of.kv_token * (KINDS["retrieval"].most + KV_BLOCK) if place in (HOST, DISK) else 0
+    copies = of.kv_token * (KINDS["retrieval"].most + KV_BLOCK) if elsewhere else 0
     return int(means) + copies + (of.kv_token + of.work_token) * 2 * tree
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offload.errors import TooLittleMemory
-from offload.footprint import KV_GROUP, Footprint, kv_away
+from offload.footprint import KV_GROUP, Away, Footprint, away
 from offload.plan import DEVICE, HOST, PROGRAM, READER_BLOCK, SLOTS, Demand, Entry, Placement, gib, total
 
 CUDA = 768 * 2**20  # its context, cuBLAS's workspaces, bitsandbytes' kernels; published sizes, not measured here
@@ -58,18 +58,21 @@ def plan_device(of: Footprint, device: DeviceFootprint, ram: int, vram: int, dem
     else:
         raise _too_little(total(fixed) + ring * device.layer, vram, "GPU memory", "--vram")
     layers = (Entry("layers in GPU memory", held * device.layer), Entry("ring of GPU buffers", slots * device.layer))
-    kept = device.kv_token * (demand.context + demand.tree) if demand.place == HOST else 0
+    kept = _away(of, device, demand).all if demand.place == HOST else 0
     return replace(_on_host(of, ram, held, slots, (*fixed, *layers), kept), kv=demand.kv)
 
 
 def _kv_entry(of: Footprint, device: DeviceFootprint, demand: Demand) -> Entry:
     if demand.place == HOST:
-        return Entry("KV cache's part in GPU memory",
-                     kv_away(device.kv_token, of.layers, demand.context, demand.tree, demand.tree))
+        return Entry("KV cache's part in GPU memory", _away(of, device, demand).here)
     if demand.kv == "bf16":
         return Entry("KV cache", device.kv_token * (demand.context + demand.tree))
     whole = demand.context // KV_GROUP * KV_GROUP
     return Entry("KV cache", of.kv_position(demand.kv) * whole + device.kv_token * (2 * KV_GROUP + demand.tree))
+
+
+def _away(of: Footprint, device: DeviceFootprint, demand: Demand) -> Away:
+    return away(of, demand.kv, device.kv_token, demand.context, demand.tree, demand.tree)
 
 
 def _on_host(of: Footprint, ram: int, held: int, slots: int, vram: tuple[Entry, ...], kv: int) -> Placement:

@@ -65,12 +65,27 @@ class Footprint:
         return self.parameters - self.embedding // 2
 
 
-def kv_away(token: int, layers: int, context: int, tree: int, rows: int) -> int:
-    """What a KV cache whose rows are elsewhere keeps where it computes: those that stay, beside the `rows` of a pass, and two
-    layers with all rows there may be. What leaves is copied twice. token: bytes of all layers' keys and values.
+@dataclass(frozen=True)
+class Away:
+    """A KV cache that is elsewhere, in bytes. all: of it there. here: where it computes: what stays, beside the rows of a pass,
+    and two layers with all there may be; what leaves is copied twice.
+    """
+
+    all: int
+    here: int
+
+
+def away(of: Footprint, kind: str, token: int, context: int, tree: int, rows: int) -> Away:
+    """token: of all layers' keys and values as they are computed with; tree: rows of it besides the context; rows: of the
+    largest pass.
     """
     stays = KV_STAYS + rows
-    return token * stays + 2 * (token // layers) * (_up(context + tree, KV_BLOCK) + stays)
+    if kind == "bf16":
+        whole, layer = context + tree, token // of.layers
+        return Away(token * whole, token * stays + 2 * layer * (_up(whole, KV_BLOCK) + stays))
+    groups, staying = max(1, context // KV_GROUP), stays // KV_GROUP
+    group = _up(KV_GROUP * of.kv_position(kind) // of.layers, PAGE)
+    return Away(of.layers * group * groups, token * stays + of.layers * group * staying + 2 * group * (groups + staying))
 
 
 def footprint(config: Mapping[str, Any], kind: str) -> Footprint:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from offload.errors import TooLittleMemory
-from offload.footprint import Footprint, kv_away
+from offload.footprint import Away, Footprint, away
 
 PROGRAM = (600 if torch.version.cuda is None else 1000) * 2**20  # Python, torch and transformers themselves, measured
 READER_BLOCK = 2**23  # of logits
@@ -88,7 +88,7 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
         Entry("a pass's buffers", of.work_token * demand.rows + READER_BLOCK),
         Entry("draft", demand.draft),
     )
-    room, kv_disk = ram - total(fixed), of.kv_token * (demand.context + demand.tree) if demand.place == DISK else 0
+    room, kv_disk = ram - total(fixed), _away(of, demand).all if demand.place == DISK else 0
     if room >= of.layers * of.layer:
         whole = Entry("layers in memory", of.layers * of.layer)
         return Placement(of.layers, 0, 0, (*fixed, whole), kv=demand.kv, kv_disk=kv_disk, place=demand.place)
@@ -98,17 +98,21 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
         least = total(fixed) + min(SLOTS * of.layer + copies, of.layers * of.layer)
         raise TooLittleMemory(f"this model needs {gib(least)} of memory at the least; {gib(ram)} may be used.",
                               hint=f"--ram {gib(least)}{_instead(of, demand, least - ram, copies)}")
-    away = of.layers - pinned
+    others = of.layers - pinned
     ring = (Entry("layers in memory", pinned * of.layer), Entry("ring of buffers", SLOTS * of.layer))
-    copied = (Entry("low-bit copy of the others", away * demand.copy),) if demand.copy else ()
+    copied = (Entry("low-bit copy of the others", others * demand.copy),) if demand.copy else ()
     ledger = (*fixed, *ring, *copied)
-    return Placement(pinned, SLOTS, away * of.layer, ledger, kv=demand.kv, kv_disk=kv_disk, place=demand.place)
+    return Placement(pinned, SLOTS, others * of.layer, ledger, kv=demand.kv, kv_disk=kv_disk, place=demand.place)
 
 
 def _kv_entry(of: Footprint, demand: Demand) -> Entry:
     if demand.place == DISK:
-        return Entry("KV cache's part in memory", kv_away(of.kv_token, of.layers, demand.context, demand.tree, demand.rows))
+        return Entry("KV cache's part in memory", _away(of, demand).here)
     return Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree))
+
+
+def _away(of: Footprint, demand: Demand) -> Away:
+    return away(of, demand.kv, of.kv_token, demand.context, demand.tree, demand.rows)
 
 
 def check_resident(weights: int, kv_token: int, context: int, free: int, path: Path) -> None:

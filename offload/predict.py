@@ -36,7 +36,7 @@ class Prediction:
 def predict(of: Footprint, placed: Placement, machine: Machine, n: int, context: int = 0) -> Prediction:
     """A pass of n tokens below a context of so many."""
     kv = of.kv_token * context
-    streamed = placed.streamed + (kv if placed.kv_disk else 0)
+    streamed = placed.streamed + (of.kv_position(placed.kv) * context if placed.kv_disk else 0)
     return Prediction(streamed / machine.disk, arithmetic(of.multiplied, machine.products, n),
                       attention(kv, of.group, machine.seeing(placed.kv), n))
 

@@ -23,11 +23,12 @@ from specexec.errors import Interrupted
 from specexec.kv.choice import Gather
 from specexec.kv.copied import CopiedBlocks
 from specexec.kv.offloaded import OffloadedBlocks
+from specexec.kv.offloaded_hierarchical import OffloadedHierarchical
 from specexec.kv.retrieval import KINDS
 from specexec.kv.window import Sight
 from specexec.vocabulary import Vocabulary
 from tests.models import VOCABULARY
-from tests.test_long_context import FEW, Stops
+from tests.test_long_context import Stops
 from tests.test_streamed_context import CHUNK, CONTEXT, LAYERS, engine, prompt, store, written
 
 __all__ = ["store"]
@@ -57,10 +58,11 @@ def opened() -> Iterator[list[Streamer]]:
         source.close()
 
 
-def away(of: Store, streams: bool, opened: list[Streamer]) -> KernelEngine:
+def away(of: Store, streams: bool, opened: list[Streamer], kv: str = "auto") -> KernelEngine:
     """Its keys and values on disk; streams: in so little memory that three layers' weights do."""
-    ram = ledger(of, DISK).bytes - 1 if streams else None
-    made = Making(of, replace(DISK, ram=ram), VOCABULARY, lambda: False).engine()
+    options = replace(DISK, kv=kv)
+    ram = ledger(of, options).bytes - 1 if streams else None
+    made = Making(of, replace(options, ram=ram), VOCABULARY, lambda: False).engine()
     assert isinstance(made, KernelEngine)
     assert isinstance(made.source, Streamer)
     opened.append(made.source)
@@ -68,22 +70,22 @@ def away(of: Store, streams: bool, opened: list[Streamer]) -> KernelEngine:
     return made
 
 
-def cache(of: TreeEngine) -> OffloadedBlocks:
-    assert isinstance(of.cache, OffloadedBlocks)
+def cache(of: TreeEngine) -> OffloadedBlocks | OffloadedHierarchical:
+    assert isinstance(of.cache, OffloadedBlocks | OffloadedHierarchical)
     return of.cache
 
 
-@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(("streams", "kv"), [(False, "auto"), (True, "auto"), (False, "int4"), (True, "int8")])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_it_writes_what_the_resident_run_does_inside_the_ledger(
-    store: Store, opened: list[Streamer], length: int, streams: bool
+    store: Store, opened: list[Streamer], length: int, streams: bool, kv: str
 ) -> None:
-    made, resident, tokens = away(store, streams, opened), engine(store, False), prompt(length)
+    made, resident, tokens = away(store, streams, opened, kv), engine(store, False, kv), prompt(length)
     whole = written(resident, Nothing(), tokens)
     assert written(made, Nothing(), tokens) == whole
-    assert cache(made).backing.rows > length - 512
-    assert cache(made).nbytes <= entry(ledger(store, DISK), "KV cache's part in memory")
-    assert entry(ledger(store, DISK), "KV cache's part in memory") < entry(ledger(store, ModelOptions()), "KV cache")
+    assert cache(made).away > length - 512
+    planned = entry(ledger(store, replace(DISK, kv=kv)), "KV cache's part in memory")
+    assert cache(made).nbytes <= planned < entry(ledger(store, ModelOptions(context=CONTEXT, kv=kv)), "KV cache")
     drafting = Grow(standing([ModelExpander(resident, Vocabulary(None)), Chains(), Recycled()],
                              ModelOptions(draft_kv="retrieval"), CONTEXT), CONTEXT)
     assert written(made, drafting, tokens) == whole
@@ -91,17 +93,19 @@ def test_it_writes_what_the_resident_run_does_inside_the_ledger(
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"retrieval": FEW, "window": replace(FEW, scored=False)}
+    few = {kind: Gather(64, 16, 16, 16, 16, scored=kind == "retrieval") for kind in KINDS}
     monkeypatch.setattr("specexec.kv.retrieval.KINDS", {**KINDS, **few})
     monkeypatch.setattr("specexec.kv.window.Sight", lambda: Sight(sinks=16, recent=32, slack=16))
 
 
 @pytest.mark.usefixtures("narrow")
-@pytest.mark.parametrize(("kind", "below"), [("window", ()), ("retrieval", ("lookup",)), ("retrieval", ("draft", "lookup"))])
+@pytest.mark.parametrize(("kind", "below", "kv"), [("window", (), "bf16"), ("retrieval", ("lookup",), "bf16"),
+                                                   ("retrieval", ("draft", "lookup"), "bf16"), ("window", (), "int8"),
+                                                   ("auto", ("lookup",), "int8"), ("retrieval", (), "int4")])
 def test_every_tier_above_it_writes_plain_decodings_text(
-    store: Store, opened: list[Streamer], below: tuple[str, ...], kind: str
+    store: Store, opened: list[Streamer], below: tuple[str, ...], kind: str, kv: str
 ) -> None:
-    made, resident = away(store, False, opened), engine(store, False)
+    made, resident = away(store, False, opened, kv), engine(store, False, kv)
     small: list[Expander] = [ModelExpander(resident.forgetting(CONTEXT), Vocabulary(None))]  # type: ignore[attr-defined]
     others = [*(small if "draft" in below else []), *([Chains(), Recycled()] if "lookup" in below else [])]
     same = own(made, ModelOptions(drafts=("self",), draft_kv=kind), others)
@@ -114,9 +118,10 @@ def test_every_tier_above_it_writes_plain_decodings_text(
     assert same.view.choice.made > 3
 
 
-def test_ctrl_c_in_mid_pass_leaves_it_as_it_was(store: Store, opened: list[Streamer]) -> None:
-    made, tokens = away(store, True, opened), prompt(2_000)
-    whole = written(engine(store, False), Nothing(), tokens)
+@pytest.mark.parametrize("kv", ["bf16", "int8"])
+def test_ctrl_c_in_mid_pass_leaves_it_as_it_was(store: Store, opened: list[Streamer], kv: str) -> None:
+    made, tokens = away(store, True, opened, kv), prompt(2_000)
+    whole = written(engine(store, False, kv), Nothing(), tokens)
     for after in (2, LAYERS + 3, 3 * LAYERS + 1):
         calm, made.stop = made.stop, Stops(after)
         with pytest.raises(Interrupted):
@@ -131,10 +136,11 @@ def test_what_waits_for_the_disk_is_said(store: Store, opened: list[Streamer]) -
     assert made.waited == cache(made).waited > 0
 
 
-def test_a_choice_sees_the_rows_it_would_see_in_memory(store: Store, opened: list[Streamer]) -> None:
+@pytest.mark.parametrize("kv", ["bf16", "int8"])
+def test_a_choice_sees_the_rows_it_would_see_in_memory(store: Store, opened: list[Streamer], kv: str) -> None:
     """Means and queries are those of the same model in memory."""
     chosen = []
-    for target in (away(store, False, opened), engine(store, False)):
+    for target in (away(store, False, opened, kv), engine(store, False, kv)):
         view = target.cache.view("retrieval")  # type: ignore[attr-defined]
         view.choice.of = Gather(rows=128, first=16, recent=32, stride=16)
         written(target, Nothing(), prompt(2_000), 4)

@@ -50,9 +50,9 @@ def _chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.engines.prompt_chunk", lambda *given: CHUNK)
 
 
-def engine(store: Store, streams: bool) -> TreeEngine:
+def engine(store: Store, streams: bool, kv: str = "auto") -> TreeEngine:
     """streams: in so little memory that three layers do."""
-    options = ModelOptions(context=CONTEXT)
+    options = ModelOptions(context=CONTEXT, kv=kv)
     resident = Making(store, options, VOCABULARY, lambda: False)
     if not streams:
         return resident.engine()

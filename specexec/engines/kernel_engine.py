@@ -13,6 +13,7 @@ from specexec.engines.weights_engine import WeightsEngine
 from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
 from specexec.kernels import attention, linear, rows, table
+from specexec.kernels.hierarchical import GROUP
 from specexec.kernels.library import instruction_set, version
 from specexec.kernels.linear import Activations
 from specexec.kv.backing import BLOCK, KEPT, STEP, MakeBacking
@@ -20,6 +21,7 @@ from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
 from specexec.kv.hierarchical import HierarchicalCache
 from specexec.kv.offloaded import OffloadedBlocks
+from specexec.kv.offloaded_hierarchical import OffloadedHierarchical, page_record
 from specexec.kv.quantised import BITS
 from specexec.kv.window import BlockWindow
 from specexec.roles import Limits, WeightSource
@@ -31,7 +33,7 @@ class KernelEngine(WeightsEngine):
 
     config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
     Interrupted. kv: bf16, int8 or int4, the format of keys and values. chunk: tokens of a prompt that one pass reads, where
-    that is more than largest_tree. away: makes what holds keys and values, in bf16, where they are not to be in memory.
+    that is more than largest_tree. away: makes what holds keys and values where they are not to be in memory.
     """
 
     def __init__(
@@ -54,13 +56,21 @@ class KernelEngine(WeightsEngine):
 
     def _blocks(self, layers: int, limits: Limits, kv: str, away: MakeBacking | None) -> BlockCache:
         heads, dim, tree = self.shape.kv_heads, self.shape.head_dim, 2 * limits.tree  # and below one the rows of the next pass
+        if away is not None:
+            return self._away(layers, limits, kv, away, max(tree, limits.chunk + limits.tree))
         if kv in BITS:
             return HierarchicalCache(layers, heads, dim, BITS[kv], limits.context, tree)
-        if away is not None:
-            rows = -(-(limits.context + tree) // BLOCK) * BLOCK
-            most = KEPT + STEP + max(tree, limits.chunk + limits.tree)
-            return OffloadedBlocks(layers, heads, dim, away(layers, 2 * heads, rows, 2 * attention.padded(dim)), most)
         return BlockCache(layers, heads, dim, limits.context + tree)
+
+    def _away(self, layers: int, limits: Limits, kv: str, away: MakeBacking, largest: int) -> BlockCache:
+        """largest: rows of a pass."""
+        heads, dim = self.shape.kv_heads, self.shape.head_dim
+        if kv in BITS:
+            backing = away(layers, 1, max(1, limits.context // GROUP), page_record(heads, dim, BITS[kv]))
+            return OffloadedHierarchical(layers, heads, dim, BITS[kv], backing, largest)
+        rows = -(-(limits.context + 2 * limits.tree) // BLOCK) * BLOCK
+        backing = away(layers, 2 * heads, rows, 2 * attention.padded(dim))
+        return OffloadedBlocks(layers, heads, dim, backing, KEPT + STEP + largest)
 
     @property
     def arithmetic(self) -> str:

@@ -347,8 +347,8 @@ struct Task {
   }
 
   Group stored(int64_t g) const {
-    const int64_t at = kv_head * quantised->capacity + g, size = Group::bytes(head.dim);
-    return {quantised->upper + at * size, quantised->lower + at * size, quantised->scales + at * Group::numbers(head.dim)};
+    const MadeGroup at = lying(*quantised, kv_head, g);
+    return {at.upper, at.lower, at.scales, quantised->record};
   }
 
   // Groups of rows that are not committed, or just now: a query's are of its own path.
@@ -439,7 +439,7 @@ Group Task::made(int64_t g, const Query &query) const {
     make_group(head.keys, head.values, rows, head.dim, quantised->head_dim, own.room,
                {slot->codes.data(), slot->codes.data() + size, slot->scales.data()});
   }
-  return {slot->codes.data(), slot->codes.data() + size, slot->scales.data()};
+  return {slot->codes.data(), slot->codes.data() + size, slot->scales.data(), size};
 }
 
 static float *scratch(int64_t floats) {

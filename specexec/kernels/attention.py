@@ -12,6 +12,9 @@ ROWS, DIMS = 16, 32  # keys lie in tiles of 16 rows; a head is filled with zeros
 EIGHT = 8  # rows that are gathered together
 EIGHTS = 8  # of them in a block
 
+Buffers = tuple[torch.Tensor, torch.Tensor]
+"""(keys, values) of a cache, as empty_cache makes them."""
+
 
 def padded(head_dim: int) -> int:
     return -(-head_dim // DIMS) * DIMS
@@ -38,10 +41,8 @@ def gathered(keys: torch.Tensor, values: torch.Tensor, eights: torch.Tensor, pos
 
 def place(keys: torch.Tensor, values: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: int) -> None:
     """k, v[kv_heads, n, head_dim] to the cache's rows from `row` on: what rope does, in torch."""
-    n, dim = k.shape[1], k.shape[2]
     place_keys(keys, k, row)
-    order = torch.arange(dim)
-    values[:, row : row + n, order // 32 * 32 + order % 16 * 2 + order % 32 // 16] = v.to(values.dtype)
+    values[:, row : row + k.shape[1], _places(k.shape[2])] = v.to(values.dtype)
 
 
 def place_keys(keys: torch.Tensor, k: torch.Tensor, row: int) -> None:
@@ -64,19 +65,41 @@ def mean_keys(keys: torch.Tensor, first: int, last: int) -> torch.Tensor:
     return eights.transpose(2, 3).flatten(3).flatten(1, 2)[:, first - 2 * start : last - 2 * start]
 
 
-Buffers = tuple[torch.Tensor, torch.Tensor]
-"""(keys, values) of a cache, as empty_cache makes them."""
+def taken(of: Buffers, heads: torch.Tensor, eights: torch.Tensor) -> Buffers:
+    """(keys[m, dim/2, 8, 2], values[m, 8, dim]) of a cache's eights of rows; heads, eights: int64[m]."""
+    keys, values = _eights(of)
+    return keys[heads, eights // 2, :, eights % 2], values[heads, eights]
 
 
 @torch.inference_mode()
+def put(to: Buffers, heads: torch.Tensor, eights: torch.Tensor, of: Buffers) -> None:
+    """A cache's eights become what was taken of others."""
+    keys, values = _eights(to)
+    keys[heads, eights // 2, :, eights % 2], values[heads, eights] = of
+
+
+def laid(k: torch.Tensor, v: torch.Tensor) -> Buffers:
+    """fp32 k, v[m, 8, dim] as taken of a cache."""
+    values = torch.empty(v.shape, dtype=torch.bfloat16)
+    values[..., _places(v.shape[2])] = v.bfloat16()
+    return k.bfloat16().view(*k.shape[:2], -1, 2).transpose(1, 2), values
+
+
 def pick(to: Buffers, first: int, of: Buffers, eights: torch.Tensor) -> None:
     """The eights from `first` on of one cache become the eights int[kv_heads, m] of another, each head its own."""
-    heads, at = torch.arange(len(eights))[:, None], torch.arange(first, first + eights.shape[1])[None]
-    here, there = ((*keys.shape[:3], 2, EIGHT, 2) for keys in (to[0], of[0]))
-    picked = eights.long()
-    to[0].view(here)[heads, at // 2, :, at % 2] = of[0].view(there)[heads, picked // 2, :, picked % 2]
-    rows, those = (values.view(len(values), -1, EIGHT, values.shape[2]) for values in (to[1], of[1]))
-    rows[heads, at] = those[heads, picked]
+    heads, at = torch.meshgrid(torch.arange(len(eights)), first + torch.arange(eights.shape[1]), indexing="ij")
+    put(to, heads, at, taken(of, heads, eights.long()))
+
+
+def _places(dim: int) -> torch.Tensor:
+    """Where each of a value's numbers lies."""
+    at = torch.arange(dim)
+    return at // 32 * 32 + at % 16 * 2 + at % 32 // 16
+
+
+def _eights(of: Buffers) -> Buffers:
+    keys, values = of
+    return keys.view(*keys.shape[:3], 2, EIGHT, 2), values.view(len(values), -1, EIGHT, values.shape[2])
 
 
 def attend(

@@ -19,6 +19,7 @@ constexpr int64_t kGroupRows = 128, kGroupBlocks = 2, kSeenRows = 16, kGroupSeen
 struct Group {
   const uint8_t *upper, *lower;  // [2][2][dim * 32]; lower: null where there is none
   const uint16_t *scales;        // fp16: scale[dim] and zero[dim] of keys, scale[128] and zero[128] of values
+  int64_t next;                  // bytes from its codes to those that are read after them
   static int64_t bytes(int64_t dim) { return kGroupRows * dim; }
   static int64_t numbers(int64_t dim) { return 2 * dim + 2 * kGroupRows; }
   // of a tile of 16 rows: where its keys begin, and the first of its values, which come by 16 channels
@@ -90,6 +91,12 @@ struct MadeGroup {
   uint8_t *upper, *lower;
   uint16_t *scales;
 };
+
+// A head's group in its place.
+INLINE MadeGroup lying(const SpecexecQuantised &q, int64_t head, int64_t group) {
+  const int64_t at = group - q.first, codes = head * q.head + at * q.record;
+  return {q.upper + codes, q.lower ? q.lower + codes : nullptr, q.scales + head * q.scales_head + at * q.scales_record};
+}
 
 // rows[128] of one head of a cache, whose layout is kernels.h's
 static void make_keys(const uint16_t *keys, const int64_t *rows, int64_t dim, Making &m, const MadeGroup &to) {

@@ -137,6 +137,7 @@ static void group_rows(const Group &g, int64_t start, int64_t dim, const float *
   for (int64_t b = 0; b < kGroupBlocks; b++, start += kBlock) {
     if (*std::min_element(first, first + R) >= start + kBlock) continue;
     const uint8_t *upper = g.upper + 2 * b * part, *lower = g.lower + 2 * b * part;
+    const int64_t ahead = b + 1 < kGroupBlocks ? part : g.next - (2 * kGroupBlocks - 1) * part;
     float scores[R * kBlock];
     for (int64_t t = 0; t < 4; t += T)
       products<R, T, Bits>(keys, upper + t * dim * 8, lower + t * dim * 8, dim / 8, dim / 8, part, [&](int i, int r, F sum) {
@@ -149,7 +150,7 @@ static void group_rows(const Group &g, int64_t start, int64_t dim, const float *
     ask_values<R, Bits>(g, b * kBlock, kBlock, dim, scores, values);
     upper += part, lower += part;
     for (int64_t t = 0; t < dim / 16; t += kValueTiles)
-      products<R, kValueTiles, Bits>(values, upper + t * 512, lower + t * 512, 8, 8, part, [&](int i, int r, F sum) {
+      products<R, kValueTiles, Bits>(values, upper + t * 512, lower + t * 512, 8, 8, ahead, [&](int i, int r, F sum) {
         float *to = s.mix + r * s.dim + (t + i) * 16;
         store(to, fma(sum, set(values.scale[r]), add(load(to), set(values.offset[r]))));
       });

@@ -5,11 +5,10 @@ namespace specexec::SPECEXEC_ISA {
 
 static void compress_head(const SpecexecCache &c, int64_t head, int64_t group, Making &room) {
   const SpecexecQuantised &q = *c.quantised;
-  const int64_t at = head * q.capacity + group, size = Group::bytes(c.dim), start = head * c.capacity * c.dim;
+  const int64_t start = head * c.capacity * c.dim;
   int64_t rows[kGroupRows];
   for (int64_t r = 0; r < kGroupRows; r++) rows[r] = group * kGroupRows - c.position + r;
-  make_group(c.keys + start, c.values + start, rows, c.dim, q.head_dim, room,
-             {q.upper + at * size, q.lower ? q.lower + at * size : nullptr, q.scales + at * Group::numbers(c.dim)});
+  make_group(c.keys + start, c.values + start, rows, c.dim, q.head_dim, room, lying(q, head, group));
 }
 
 // groups from..to - 1 of every layer, whose rows all lie in the cache

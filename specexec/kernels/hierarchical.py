@@ -4,61 +4,18 @@ An upper nibble, rounded, and a lower one, the error of the first in sixteenths 
 channel of a group, values per token, in fp16.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 
 from specexec.kernels import memory, table
-from specexec.kernels.attention import padded
+from specexec.kernels.attention import EIGHT, Buffers, laid, padded
+from specexec.kernels.coded import GROUP, Coded
 
-GROUP = 128  # positions
+__all__ = ["GROUP", "Groups", "nibbles", "numbers", "rounded"]
+EIGHTS = GROUP // EIGHT
 LEVELS, SIXTEENTHS, MIDDLE = 15, 16, 8
-
-
-@dataclass(frozen=True)
-class Coded(ABC):
-    """One layer's groups, their codes in some order. upper, lower: uint8[kv_heads, capacity, 128 * dim], two codes a byte;
-    lower: None for four bits a number. scales: fp16[kv_heads, capacity, 2 * dim + 256]: keys' scales and zeros, then values'.
-    """
-
-    upper: torch.Tensor
-    lower: torch.Tensor | None
-    scales: torch.Tensor
-    head_dim: int
-
-    @property
-    def capacity(self) -> int:
-        return self.upper.shape[1]
-
-    @property
-    def dim(self) -> int:
-        """Of a head, as it is filled up."""
-        return self.upper.shape[2] // GROUP
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts())
-
-    def parts(self) -> list[torch.Tensor]:
-        """What there is of it."""
-        return [part for part in (self.upper, self.lower, self.scales) if part is not None]
-
-    def grown(self, capacity: int) -> Self:
-        """A larger one with the same groups."""
-        larger = self._empty(capacity)
-        for old, new in zip(self.parts(), larger.parts(), strict=True):
-            new[:, : self.capacity] = old
-        return larger
-
-    @abstractmethod
-    def _empty(self, capacity: int) -> Self:
-        """One of that capacity, of zeros."""
-
-    @abstractmethod
-    def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
-        """fp32[kv_heads, last - first, dim]: of chunks first..last - 1 of `chunk` rows, whole tiles, by the upper nibbles."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +23,43 @@ class Groups(Coded):
     """Codes as group.h has them."""
 
     @classmethod
-    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int) -> Self:
-        dim = padded(head_dim)
-        codes = (kv_heads, capacity, GROUP * dim)
-        return cls(memory.zeros(codes, torch.uint8), memory.zeros(codes, torch.uint8) if bits == 8 else None,
-                   memory.zeros((kv_heads, capacity, 2 * dim + 2 * GROUP), torch.float16), head_dim)
+    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int, record: int | None = None) -> Self:
+        """record: bytes from one group to the next where they lie together."""
+        shape = capacity, record or cls.record(kv_heads, head_dim, bits)
+        return cls(memory.zeros(shape, torch.uint8), kv_heads, head_dim, bits, record is not None)
 
-    def _empty(self, capacity: int) -> Self:
-        return self.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8)
+    @staticmethod
+    def filled(head_dim: int) -> int:
+        return padded(head_dim)
+
+    def _zeros(self, shape: tuple[int, int]) -> torch.Tensor:
+        return memory.zeros(shape, torch.uint8)
 
     def struct(self, groups: int, bits: int, follows: bool, tiles: torch.Tensor | None = None) -> table.Quantised:
-        """groups: that are there. bits: that are read. follows, tiles (int32[kv_heads, chosen]): as kernels.h has them."""
+        """groups: that are there, the first of all included. bits: that are read. follows, tiles (int32[kv_heads, chosen]): as
+        kernels.h has them.
+        """
         lower = self.lower.data_ptr() if self.lower is not None else None
         at, chosen = (None, 0) if tiles is None else (tiles.data_ptr(), tiles.shape[1])
-        return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), self.capacity, groups, self.head_dim, bits,
-                               follows, at, chosen)
+        return table.Quantised(self.upper.data_ptr(), lower, self.scales.data_ptr(), *self.upper.stride()[:2],
+                               *self.scales.stride()[:2], self.first, groups, self.head_dim, bits, follows, at, chosen)
+
+    def taken(self, heads: torch.Tensor, eights: torch.Tensor) -> Buffers:
+        """As attention.taken has it: eights of rows by the upper nibbles, in bf16."""
+        dim, of = self.dim, (heads, eights // EIGHTS - self.first)
+        codes, scales = self.upper[of].view(-1, 2, 2, 32 * dim), self.scales[of].float()
+        each, at = torch.arange(len(eights)), eights % EIGHTS
+        block, part = codes[each, at // 8], torch.arange(EIGHT) + EIGHT * at[:, None]
+        keys = block[:, 0].view(-1, 4, dim // 8, 2, EIGHT, 4)[each, at % 8 // 2, :, at % 2]
+        keys = torch.stack((keys & 15, keys >> 4), 3).transpose(1, 2).flatten(2).float()  # [m, 8, dim]
+        values = block[:, 1].view(-1, dim // 16, 8, 16, 4)[each, :, at % 8]
+        values = torch.cat((values & 15, values >> 4), 3).flatten(1, 2).transpose(1, 2).float()
+        scale, zero = scales[:, None, : 2 * dim].chunk(2, -1)
+        of_row, zero_of_row = (scales[each[:, None], 2 * dim + start + part][..., None] for start in (0, GROUP))
+        return laid(keys * scale + zero, values * of_row + zero_of_row)
 
     def mean_keys(self, first: int, last: int, chunk: int) -> torch.Tensor:
-        heads, dim = len(self.upper), self.dim
+        heads, dim = self.kv_heads, self.dim
         of = slice(first * chunk // GROUP, -(-last * chunk // GROUP))
         tiles = self.upper[:, of].view(heads, -1, 2, 2, 32 * dim)[:, :, :, 0].reshape(heads, -1, 8, dim // 8, 16, 4)
         halves = torch.stack(((tiles & 15).sum(4, dtype=torch.int32), (tiles >> 4).sum(4, dtype=torch.int32)), 4)

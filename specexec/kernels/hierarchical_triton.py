@@ -43,7 +43,7 @@ def _total(low, high):
 
 @triton.jit
 def _attend(
-    Q, UPPER, LOWER, SCALES, FIRST, PARTS, SUMS, rows, n, keys, each, capacity, softcap,
+    Q, UPPER, LOWER, SCALES, FIRST, PARTS, SUMS, rows, n, keys, each, softcap, head_of, record, scales_head, scales_record,
     HALF: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, OF: tl.constexpr, BITS: tl.constexpr,
     BASE: tl.constexpr, BOTH: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr,
     GROUP: tl.constexpr, MIDDLE: tl.constexpr, SIXTEENTHS: tl.constexpr,
@@ -60,8 +60,8 @@ def _attend(
     most, total, offset = tl.full([M], float("-inf"), tl.float32), tl.zeros([M], tl.float32), tl.zeros([M], tl.float32)
     low, high = tl.zeros([M, D], tl.float32), tl.zeros([M, D], tl.float32)
     for start in range(split * each, tl.minimum(keys, (split + 1) * each), N):
-        group, of = head * capacity + start // GROUP, start % GROUP + key
-        scales, codes = SCALES + group * (4 * HALF + 2 * GROUP), group * (2 * GROUP * HALF)
+        group, of = tl.cast(start // GROUP, tl.int64), start % GROUP + key
+        scales, codes = SCALES + (head * scales_head + group * scales_record), head * head_of + group * record
         # keys: scales and zeros of channels
         s_low = tl.load(scales + half, mask=real, other=0.0).to(tl.float32)
         s_high = tl.load(scales + HALF + half, mask=real, other=0.0).to(tl.float32)
@@ -107,7 +107,7 @@ def attend(
     q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
 ) -> Partial:
     """As row_groups.attend has it; out in fp32. The scaled queries of a group of heads are one program's rows."""
-    kv_heads, dim, (heads, n) = len(groups.upper), groups.head_dim, q.shape[:2]
+    kv_heads, dim, (heads, n) = groups.kv_heads, groups.head_dim, q.shape[:2]
     rows, (of, held, base) = heads // kv_heads * n, OPERANDS[q.dtype]
     together = rows_together(rows)
     blocks = triton.cdiv(rows, together)
@@ -116,7 +116,8 @@ def attend(
     asked = q.reshape(kv_heads, rows, dim).contiguous()
     _attend[(blocks, kv_heads, splits)](
         asked, groups.upper, groups.upper if bits == 4 else groups.lower, groups.scales, asked if first is None else first,
-        parts, sums, rows, n, count * GROUP, each * GROUP, groups.capacity, softcap or 0.0,
+        parts, sums, rows, n, count * GROUP, each * GROUP, softcap or 0.0, *groups.upper.stride()[:2],
+        *groups.scales.stride()[:2],
         HALF=dim // 2, D=max(16, triton.next_power_of_2(dim // 2)), M=together, N=KEYS, OF=of, BITS=held, BASE=base,
         BOTH=bits == 8, WINDOWED=first is not None, CAPPED=softcap is not None,
         GROUP=GROUP, MIDDLE=MIDDLE, SIXTEENTHS=SIXTEENTHS, num_warps=WARPS, num_stages=STAGES)

@@ -40,9 +40,11 @@ struct SpecexecGathered {
 
 // Groups of 128 positions from 0 on (group.h), before all other rows.
 struct SpecexecQuantised {
-  uint8_t *upper, *lower;   // [kv_heads][capacity][128 * dim], of two codes a byte; lower: null where there is none
-  uint16_t *scales;         // fp16 [kv_heads][capacity][2 * dim + 256]
-  int64_t capacity, groups, head_dim;  // groups: those that are there
+  uint8_t *upper, *lower;   // [128 * dim] of a head's group, of two codes a byte; lower: null where there is none
+  uint16_t *scales;         // fp16 [2 * dim + 256] of it
+  int64_t head, record;     // bytes of upper and of lower from a head to the next one, and from a group
+  int64_t scales_head, scales_record;  // numbers of scales
+  int64_t first, groups, head_dim;  // first: the group that lies first; groups: those that are there, from 0 on
   int32_t bits, follows;    // bits: that are read, 4 or 8. follows: a query sees all whole groups before its own as quantised,
                             // made on the way of those that are not there; else those that are there
   const int32_t *tiles;     // null, or with follows 0: [kv_heads][chosen], the only rows that are seen, / 16, in order of position;

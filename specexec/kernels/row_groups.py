@@ -11,7 +11,8 @@ from typing import Self
 
 import torch
 
-from specexec.kernels.hierarchical import GROUP, MIDDLE, SIXTEENTHS, Coded, nibbles
+from specexec.kernels.coded import GROUP, Coded
+from specexec.kernels.hierarchical import MIDDLE, SIXTEENTHS, nibbles
 from specexec.kv.attention import Partial, attend_part, join
 
 DECODED = 16  # groups that are numbers at a time
@@ -25,19 +26,24 @@ class RowGroups(Coded):
     """On any device."""
 
     @classmethod
-    def empty(cls, kv_heads: int, capacity: int, head_dim: int, bits: int, device: torch.device) -> Self:
+    def empty(
+        cls, kv_heads: int, capacity: int, head_dim: int, bits: int, device: torch.device, together: bool = False,
+    ) -> Self:
         """head_dim: even."""
-        codes = (kv_heads, capacity, GROUP * head_dim)
-        return cls(torch.zeros(codes, dtype=torch.uint8, device=device),
-                   torch.zeros(codes, dtype=torch.uint8, device=device) if bits == 8 else None,
-                   torch.zeros(kv_heads, capacity, 2 * head_dim + 2 * GROUP, dtype=torch.float16, device=device), head_dim)
+        shape = capacity, cls.record(kv_heads, head_dim, bits)
+        return cls(torch.zeros(shape, dtype=torch.uint8, device=device), kv_heads, head_dim, bits, together)
 
-    def _empty(self, capacity: int) -> Self:
-        return self.empty(len(self.upper), capacity, self.head_dim, 4 if self.lower is None else 8, self.upper.device)
+    @staticmethod
+    def filled(head_dim: int) -> int:
+        return head_dim
+
+    def _zeros(self, shape: tuple[int, int]) -> torch.Tensor:
+        return self.records.new_zeros(shape)
 
     def put(self, first: int, k: torch.Tensor, v: torch.Tensor) -> None:
         """k, v[kv_heads, groups * 128, head_dim] become the groups from `first` on."""
-        of, end = slice(first, first + k.shape[1] // GROUP), 2 * self.head_dim
+        start, end = first - self.first, 2 * self.head_dim
+        of = slice(start, start + k.shape[1] // GROUP)
         for part, (x, along) in enumerate(((k, 2), (v, 3))):
             upper, lower, scale, zero = nibbles(x.float().reshape(len(x), -1, GROUP, self.head_dim), along)
             self._codes(self.upper)[:, of, part] = _packed(upper)
@@ -55,7 +61,8 @@ class RowGroups(Coded):
 
     def picked(self, rows: torch.Tensor) -> Pair:
         """fp32 keys, values[kv_heads, m, head_dim] of rows int64[kv_heads, m], by the upper nibbles."""
-        heads, group, row = torch.arange(len(rows), device=rows.device)[:, None], rows // GROUP, rows % GROUP
+        heads, group = torch.arange(len(rows), device=rows.device)[:, None], rows // GROUP - self.first
+        row = rows % GROUP
         codes = self._codes(self.upper)
         keys, values = (_unpacked(codes[heads, group, part, row]) for part in (0, 1))
         scale, zero = self.scales[heads, group, : 2 * self.head_dim].float().chunk(2, -1)

@@ -35,7 +35,8 @@ class Gathered(Structure):
 class Quantised(Structure):
     _fields_: ClassVar = [
         ("upper", c_void_p), ("lower", c_void_p), ("scales", c_void_p),
-        ("capacity", c_int64), ("groups", c_int64), ("head_dim", c_int64), ("bits", c_int32), ("follows", c_int32),
+        ("head", c_int64), ("record", c_int64), ("scales_head", c_int64), ("scales_record", c_int64),
+        ("first", c_int64), ("groups", c_int64), ("head_dim", c_int64), ("bits", c_int32), ("follows", c_int32),
         ("tiles", c_void_p), ("chosen", c_int64),
     ]
 

@@ -14,16 +14,21 @@ from specexec.kv.committed import Committed
 
 BLOCK = 64  # rows that leave together, or several times as many
 KEPT, STEP = 256, 128  # committed rows that stay, and how many more there are before some leave
+PAGE = 4096  # bytes; on a disk what leaves together is whole pages
 
 
 class Backing(Protocol):
-    """Holds the first `rows` rows of every layer, as bytes: strips, each in order of rows. waited: seconds, for a layer.
+    """Holds the first `rows` rows of every layer, as bytes: strips, each in order of rows, of `row` bytes. waited: seconds, for
+    a layer. A row is a position's, or that of a group of positions.
 
     Its methods raise what their memory or disk fails with, and hold then what they held before.
     """
 
     @property
     def rows(self) -> int: ...
+
+    @property
+    def row(self) -> int: ...
 
     @property
     def nbytes(self) -> int:
@@ -47,34 +52,54 @@ MakeBacking = Callable[[int, int, int, int], Backing]
 
 
 class Offloaded(Committed):
-    """The bookkeeping of a cache over a Backing. `held` are the committed rows that stay, which its own buffers begin with."""
+    """A cache over a Backing. `away`: its committed rows that are elsewhere, the first ones."""
 
     backing: Backing
     layers: int
 
     @property
-    def held(self) -> int:
-        return self.length - self.backing.rows
+    @abstractmethod
+    def away(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Adds to what the cache beside this class takes."""
+        return super().nbytes + self.backing.nbytes  # type: ignore[safe-super]
 
     @property
     def waited(self) -> float:
         return self.backing.waited
 
-    def truncate(self, length: int) -> int:
-        """Rows that are elsewhere are kept by whole blocks."""
-        kept = super().truncate(length if length >= self.backing.rows else length // BLOCK * BLOCK)
-        self.backing.cut(kept)
-        return kept
-
     def reset(self, start: int) -> None:
         raise NotImplementedError("its rows are never a view's tail")
+
+    @abstractmethod
+    def _make_way(self) -> None:
+        """What is committed beyond what stays leaves. Where that fails nothing has changed."""
+
+
+class OffloadedRows(Offloaded):
+    """The bookkeeping of rows as they came. `held` are the committed ones that stay, which its own buffers begin with."""
+
+    @property
+    def away(self) -> int:
+        return self.backing.rows
+
+    @property
+    def held(self) -> int:
+        return self.length - self.away
+
+    def truncate(self, length: int) -> int:
+        """Rows that are elsewhere are kept by whole blocks."""
+        kept = super().truncate(length if length >= self.away else length // BLOCK * BLOCK)
+        self.backing.cut(kept)
+        return kept
 
     @abstractmethod
     def _bytes(self, layer: int, count: int) -> torch.Tensor:
         """uint8[strips, bytes]: a copy of the first rows of its own buffers."""
 
     def _make_way(self) -> None:
-        """Committed rows beyond those that stay leave. Where that fails nothing has changed."""
         count = (self.held - KEPT) // BLOCK * BLOCK
         if count >= STEP:
             self.backing.put(count, (self._bytes(layer, count) for layer in range(self.layers)))

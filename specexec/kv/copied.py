@@ -3,6 +3,8 @@
 TriForce's retrieval cache beside an offloaded one, Sun et al. 2024
 """
 
+from typing import Protocol
+
 import torch
 
 from specexec.kernels import attention
@@ -10,17 +12,29 @@ from specexec.kernels.attention import EIGHT, EIGHTS, Buffers
 from specexec.kv.backing import BLOCK
 from specexec.kv.blocks import BlockCache, OverBlocks
 from specexec.kv.choice import Gather
-from specexec.kv.offloaded import OffloadedBlocks
-from specexec.kv.offloaded_dense import OffloadedDense
+from specexec.kv.dense import DenseCache
 from specexec.kv.retrieval import DenseGathering, Gathering, gather
+from specexec.kv.view import Base
 
 __all__ = ["CopiedBlocks", "CopiedDense", "gather"]
 
 
-class CopiedBlocks(OverBlocks[OffloadedBlocks], Gathering[OffloadedBlocks, BlockCache]):
+class Apart(Base, Protocol):
+    """A cache of the kernels, `away` of whose committed rows are elsewhere."""
+
+    head_dim: int
+
+    @property
+    def away(self) -> int: ...
+
+    def pick(self, layer: int, to: Buffers, first: int, eights: torch.Tensor) -> None:
+        """The eights from `first` on of `to` become a layer's eights int[kv_heads, m] of committed rows."""
+
+
+class CopiedBlocks(OverBlocks[Apart], Gathering[Apart, BlockCache]):
     """For the kernels. Rows committed since the choice are among those that stayed, and are copied from there."""
 
-    def __init__(self, base: OffloadedBlocks, of: Gather) -> None:
+    def __init__(self, base: Apart, of: Gather) -> None:
         super().__init__(base, BlockCache(base.layers, base.kv_heads, base.head_dim), of)
         self._copies: list[Buffers] = []
         self._made = self._picked = self._covered = 0  # which choice they are of; rows then copied, and those they are among
@@ -35,29 +49,30 @@ class CopiedBlocks(OverBlocks[OffloadedBlocks], Gathering[OffloadedBlocks, Block
         if not rows:
             return
         self.choice.make(rows)
-        if self._made != self.choice.made or not self.base.backing.rows <= self._covered <= rows:
+        if self._made != self.choice.made or not self.base.away <= self._covered <= rows:
             self._pick(rows)
         self._follow(rows)
         self._describe(self._picked + rows - self._covered, rows)
 
     def _follow(self, rows: int) -> None:
         """Behind the rows that were picked all later ones: they stayed."""
-        first, last = (row - self.base.backing.rows for row in (self._covered, rows))
-        eights = torch.arange(first // EIGHT, -(-last // EIGHT)).expand(self.base.kv_heads, -1)
-        for copied, kept in zip(self._copies, self.base.buffers(), strict=True):
-            attention.pick(copied, self._picked // EIGHT, kept, eights)
+        self._take(self._picked // EIGHT, torch.arange(self._covered // EIGHT, -(-rows // EIGHT)).expand(
+            self.base.layers, self.base.kv_heads, -1))
 
     def _pick(self, rows: int) -> None:
         """Of the base's first `rows`: those chosen, and behind them what is elsewhere already."""
         chosen, after = self.choice.chosen, self.choice.covered
-        self._made, self._covered = self.choice.made, max(after, min(rows, self.base.backing.rows))
+        self._made, self._covered = self.choice.made, max(after, min(rows, self.base.away))
         those = torch.arange(after // EIGHT, self._covered // EIGHT, dtype=torch.int32).expand(*chosen.shape[:2], -1)
         eights = torch.cat((chosen, those), -1)
         self._picked = eights.shape[2] * EIGHT
         self._room()
+        self._take(0, eights)
+
+    def _take(self, first: int, eights: torch.Tensor) -> None:
+        """The copies' eights from `first` on become the base's eights[layers, kv_heads, m]."""
         for layer, copied in enumerate(self._copies):
-            with self.base.whole(layer) as whole:
-                attention.pick(copied, 0, whole.rows, eights[layer])
+            self.base.pick(layer, copied, first, eights[layer])
 
     def _room(self) -> None:
         base = self.base
@@ -79,7 +94,7 @@ class CopiedBlocks(OverBlocks[OffloadedBlocks], Gathering[OffloadedBlocks, Block
 class CopiedDense(DenseGathering):
     """In plain torch."""
 
-    def __init__(self, base: OffloadedDense, of: Gather) -> None:
+    def __init__(self, base: DenseCache, of: Gather) -> None:
         super().__init__(base, of)
         self._chosen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._made = 0  # which choice they are of

@@ -63,7 +63,8 @@ class HierarchicalDense(Quantised[RowGroups], DenseCache):
         if not self.start:
             return kept
         old = (rows.to(self.device) < self.start).unsqueeze(2)
-        read = self.groups[layer].picked(rows.to(self.device).clamp(max=self.start - 1))
+        with self.codes(layer, rows) as groups:
+            read = groups.picked(rows.to(self.device).clamp(max=self.start - 1))
         keys, values = (torch.where(old, of.to(own.dtype), own) for of, own in zip(read, kept, strict=True))
         return keys, values
 
@@ -79,7 +80,8 @@ class HierarchicalDense(Quantised[RowGroups], DenseCache):
 
     def _over_groups(self, layer: int, q: torch.Tensor, rows: Rows, count: int, bits: int) -> Partial:
         first = rows.first_visible if rows.windowed else None
-        return row_groups.attend(q, self.groups[layer], count, bits, first, rows.softcap)
+        with self.codes(layer) as groups:
+            return row_groups.attend(q, groups, count, bits, first, rows.softcap)
 
     def _changed(self) -> None:
         """Nobody is pointed to them."""

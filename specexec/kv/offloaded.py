@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 
 from specexec.kernels import attention, table
-from specexec.kernels.attention import ROWS, Buffers
+from specexec.kernels.attention import EIGHT, ROWS, Buffers
 from specexec.kv.attention import Partial
-from specexec.kv.backing import Backing, Offloaded
+from specexec.kv.backing import Backing, OffloadedRows
 from specexec.kv.blocks import BlockCache, copy, mean_chunks
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.dense import DenseView
@@ -38,7 +38,7 @@ class Whole(NamedTuple):
         return cls(tiles, values, attention.struct(tiles, values))
 
 
-class OffloadedBlocks(Offloaded, BlockCache):
+class OffloadedBlocks(OffloadedRows, BlockCache):
     """Implements KVCache and KernelCache. most: rows that its own buffers will ever hold, or None."""
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, backing: Backing, most: int | None = None) -> None:
@@ -51,10 +51,6 @@ class OffloadedBlocks(Offloaded, BlockCache):
     @property
     def above(self) -> int:
         return self.length
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + self.backing.nbytes
 
     def room(self, rows: int) -> None:
         self._make_way()
@@ -78,6 +74,14 @@ class OffloadedBlocks(Offloaded, BlockCache):
         from specexec.kv.copied import CopiedBlocks, gather
 
         return CopiedBlocks(self, gather(kind))
+
+    def pick(self, layer: int, to: Buffers, first: int, eights: torch.Tensor) -> None:
+        """The eights from `first` on of another cache become its eights int[kv_heads, m]; all rows come where some are away."""
+        if bool((EIGHT * eights >= self.away).all()):
+            attention.pick(to, first, self._kv[layer], eights - self.away // EIGHT)
+            return
+        with self.whole(layer) as whole:
+            attention.pick(to, first, whole.rows, eights)
 
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
         with self.whole(layer) as whole:

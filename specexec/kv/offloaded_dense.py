@@ -9,21 +9,17 @@ from contextlib import contextmanager
 import torch
 
 from specexec.kv.attention import Partial, attend, attend_part
-from specexec.kv.backing import Backing, Offloaded
+from specexec.kv.backing import Backing, OffloadedRows
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.dense import DenseCache, DenseView
 
 
-class OffloadedDense(Offloaded, DenseCache):
+class OffloadedDense(OffloadedRows, DenseCache):
     """Implements KVCache. rows: that its own buffers begin with; a cache that keeps no more never outgrows them."""
 
     def __init__(self, layers: int, backing: Backing, rows: int) -> None:
         super().__init__(layers, rows=rows)
         self.backing = backing
-
-    @property
-    def nbytes(self) -> int:
-        return super().nbytes + self.backing.nbytes
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> torch.Tensor:
         if rows.root is not None:

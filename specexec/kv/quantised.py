@@ -11,12 +11,13 @@ them are taken back for nothing; what it reads of the older half is quantised al
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import torch
 
 from specexec.errors import WrongUsage
-from specexec.kernels.hierarchical import GROUP, Coded
+from specexec.kernels.coded import GROUP, Coded
 from specexec.kv.cache import KVCache
 from specexec.kv.choice import Gather
 from specexec.kv.committed import Committed
@@ -30,7 +31,8 @@ Codes = TypeVar("Codes", bound=Coded)
 
 
 class Quantised(Committed, Generic[Codes]):
-    """The bookkeeping. bits: 8 or 4. positions: that will ever be held, or None: as they come. groups: each layer's.
+    """The bookkeeping. bits: 8 or 4. positions: that will ever be held, or None: as they come. groups: each layer's; the last
+    ones alone where others are elsewhere.
 
     A subclass says where rows and codes lie, and attends.
     """
@@ -80,10 +82,16 @@ class Quantised(Committed, Generic[Codes]):
             raise WrongUsage(f'a KV cache of {self.bits} bits has no view "{kind}".', hint=hint)
         return self._upper()
 
+    def codes(self, layer: int, rows: torch.Tensor | None = None) -> AbstractContextManager[Codes]:
+        """A layer's groups, inside the context. rows: int64, of those that are read; all where none are named."""
+        return nullcontext(self.groups[layer])
+
     def mean_keys(self, layer: int, first: int, last: int, chunk: int) -> torch.Tensor:
         """Of quantised rows those of their upper nibbles."""
-        start = self.start // chunk
-        parts = [self.groups[layer].mean_keys(first, min(last, start), chunk)] if first < start else []
+        start, parts = self.start // chunk, []
+        if first < start:
+            with self.codes(layer) as groups:
+                parts.append(groups.mean_keys(first, min(last, start), chunk))
         if last > start:
             parts.append(self._mean_held(layer, max(first, start) - start, last - start, chunk))
         return torch.cat(parts, 1)
@@ -123,6 +131,7 @@ class Quantised(Committed, Generic[Codes]):
         self._changed()
 
     def _room_for(self, groups: int) -> None:
+        groups -= self.groups[0].first
         if groups <= self.groups[0].capacity:
             return
         wanted = max(FIRST_GROUPS, 2 * self.groups[0].capacity)

@@ -20,10 +20,9 @@ from offload.machine import Machine
 from offload.plan import Demand, plan
 from offload.predict import predict
 from offload.store import Store
-from specexec.kv.backing import BLOCK, KEPT, STEP
+from specexec.kv.backing import BLOCK, KEPT, STEP, Offloaded
 from specexec.kv.dense import DenseCache
 from specexec.kv.hierarchical_dense import HierarchicalDense
-from specexec.kv.offloaded_dense import OffloadedDense
 from tests.cli.conftest import Specexec
 from tests.cli.test_errors import assert_refused
 from tests.cli.test_plan import LLAMA_70B
@@ -53,10 +52,12 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_one_text_in_every_place_and_for_every_draft(specexec: Specexec, tiles: Path, at_exit: None) -> None:
+@pytest.mark.parametrize("kv", ["auto", "int8", "int4"])
+def test_one_text_in_every_place_and_for_every_draft(specexec: Specexec, tiles: Path, at_exit: None, kv: str) -> None:
     drafts = (("none",), *((name, "--budget", "8") for name in ("lookup", "self", "bundled")))
     ways = [("auto", ("none",)), ("host", ("none",)), *(("disk", draft) for draft in drafts), ("device", ("self",))]
-    texts = [said(specexec, "-m", str(tiles), "--kv-place", place, "--draft", *draft)["token_ids"] for place, draft in ways]
+    texts = [said(specexec, "-m", str(tiles), "--kv", kv, "--kv-place", place, "--draft", *draft)["token_ids"]
+             for place, draft in ways]
     assert len(set(map(str, texts))) == 1
     assert not list(tiles.parent.glob(".specexec-kv-*"))
 
@@ -64,7 +65,8 @@ def test_one_text_in_every_place_and_for_every_draft(specexec: Specexec, tiles: 
 @pytest.mark.parametrize(("given", "named", "hint"), [
     (("--kv-place", "disk"), "converted model", "--kv-place auto"),
     (("--kv-place", "nowhere"), "nowhere", "--help"),
-    (("--kv-place", "disk", "--kv", "int8", "-m", "TILES"), "keeps bf16", "one of the two"),
+    (("--kv-place", "disk", "--kv", "int8", "--draft", "self", "--draft-kv", "int4", "-m", "TILES"), "reads it again",
+     "--draft-kv retrieval"),
 ])
 def test_what_cannot_be_is_refused(specexec: Specexec, tiles: Path, given: tuple[str, ...], named: str, hint: str) -> None:
     assert_refused(specexec("run", *(str(tiles) if part == "TILES" else part for part in given), "Once"), named, hint)
@@ -94,13 +96,24 @@ def test_a_refusal_names_the_disk_where_that_would_fit_and_it_does() -> None:
     placed = planned(OF, ram, replace(wanted, place="disk"), "auto")
     assert placed.bytes <= ram
     assert (placed.kv, placed.place, placed.kv_disk) == ("bf16", "disk", OF.kv_token * (2**17 + 512))
+    assert planned(OF, least_ram(replace(wanted, place="disk", kv="int8")), replace(wanted, place="disk"), "auto").kv == "int8"
 
 
-@given(context=st.integers(1024, 2**17), ram=st.integers(6 * GIB, 64 * GIB))
-def test_a_pass_reads_of_the_disk_what_is_filled(context: int, ram: int) -> None:
-    placed = plan(OF, ram, Demand(2**17, 512, place="disk"))
+def least_ram(wanted: Demand) -> int:
+    """What it just fits in."""
+    with pytest.raises(TooLittleMemory) as refused:
+        plan(OF, 0, wanted)
+    return int(float(refused.value.hint.split("GiB")[0].split()[-1]) * GIB)
+
+
+@given(context=st.integers(1024, 2**17), ram=st.integers(6 * GIB, 64 * GIB),
+       of=st.sampled_from([("bf16", 1), ("int8", (1 + 4 / 128) / 2), ("int4", (0.5 + 4 / 128) / 2)]))
+def test_a_pass_reads_of_the_disk_what_is_filled(context: int, ram: int, of: tuple[str, float]) -> None:
+    kv, share = of
+    placed = plan(OF, ram, Demand(2**17, 512, place="disk", kv=kv))
     found = predict(OF, placed, MACHINE, 1, context)
-    assert found.stream == pytest.approx((placed.streamed + OF.kv_token * context) / 2e9)
+    assert found.stream == pytest.approx((placed.streamed + share * OF.kv_token * context) / 2e9)
+    assert placed.kv_disk == pytest.approx(share * OF.kv_token * 2**17, rel=0.01)
 
 
 def test_plan_and_run_agree_on_it(specexec: Specexec, tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,8 +161,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("place", "kv"),
-                         [("device", "auto"), ("host", "auto"), ("auto", "auto"), ("device", "int8"), ("auto", "int4")])
+@pytest.mark.parametrize(("place", "kv"), [("device", "auto"), ("host", "auto"), ("auto", "auto"), ("device", "int8"),
+                                           ("host", "int8"), ("auto", "int4")])
 def test_all_of_the_way_to_a_device_that_is_played(
     specexec: Specexec, rows: Path, monkeypatch: pytest.MonkeyPatch, at_exit: None, place: str, kv: str
 ) -> None:
@@ -160,10 +173,9 @@ def test_all_of_the_way_to_a_device_that_is_played(
     monkeypatch.setattr("cli.engines.cuda", lambda place: device)
     monkeypatch.setattr("cli.settings.TREE", 32)
     making = Making(Store(rows), ModelOptions(str(rows), context=1024, kv=kv, kv_place=place, tree=32), 2048, lambda: False)
-    places = ("device", "host") if kv == "auto" else ("device",)
-    needs = {where: least(replace(making, options=replace(making.options, kv_place=where))) for where in places}
-    assert kv != "auto" or needs["host"] < needs["device"]
-    vram = needs[place if place in needs else places[-1]]
+    needs = {where: least(replace(making, options=replace(making.options, kv_place=where))) for where in ("device", "host")}
+    assert kv != "auto" or needs["host"] < needs["device"], "of so few rows what stays takes more in the smaller formats"
+    vram = needs.get(place, min(needs.values()))
     monkeypatch.setattr("cli.engines.free_vram", lambda place: vram)
     caches = caught(monkeypatch)
     drafts = [("lookup", "--budget", "8"), *([("none",)] if place == "host" else [])]
@@ -173,7 +185,7 @@ def test_all_of_the_way_to_a_device_that_is_played(
     wanted = said(specexec, "-m", str(rows), "--kv", kv, "--dtype", "fp32", "--draft", "none")["token_ids"]
     assert found == [wanted] * len(drafts)
     for cache in caches:
-        assert isinstance(cache, OffloadedDense) == (kv == "auto" and place != "device")
+        assert isinstance(cache, Offloaded) == ((place, kv) in {("host", "auto"), ("host", "int8"), ("auto", "auto")})
         assert isinstance(cache, HierarchicalDense) == (kv != "auto")
         planned = next(e.bytes for e in making.device_placement(Store(rows), 1024, vram, torch.float32).vram if "KV" in e.what)
         assert 0 < cache.nbytes <= planned
@@ -200,10 +212,3 @@ def least(making: Making) -> int:
         except TooLittleMemory:
             low = middle
     return high
-
-
-def test_a_device_s_host_keeps_bf16(specexec: Specexec, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.engines.store_device", lambda store, options: torch.device("cpu:0"))
-    monkeypatch.setattr("cli.engines.free_vram", lambda place: 4 * GIB)
-    ran = specexec("run", "-m", str(rows), "--kv", "int8", "--kv-place", "host", "Once")
-    assert_refused(ran, "keeps bf16", "one of the two")

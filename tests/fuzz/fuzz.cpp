@@ -535,47 +535,42 @@ struct Coded {
   }
 };
 
-struct Groups {  // of 128 positions, as group.h lays them
-  int64_t kv_heads, dim, head_dim, capacity;
+struct Groups {  // of 128 positions, as group.h lays them, from `first` on
+  int64_t kv_heads, dim, head_dim, first, capacity, record;
   bool whole;  // with lower nibbles
-  Buffer<uint8_t> upper, lower;
-  Buffer<uint16_t> scales;
-  Groups(int64_t h, int64_t d, int64_t size, bool both)
-      : kv_heads(h), dim(whole32(d)), head_dim(d), capacity(size), whole(both), upper(h * size * 128 * dim, 0xaa),
-        lower(both ? upper.size() : 0, 0xaa), scales(h * size * (2 * dim + 256), 0x7e00) {}
+  Buffer<uint16_t> records;
+  Groups(int64_t h, int64_t d, int64_t size, bool both, int64_t from = 0)
+      : kv_heads(h), dim(whole32(d)), head_dim(d), first(from), capacity(size), whole(both),
+        records(size * (record = h * ((both ? 256 : 128) * dim + 4 * dim + 512) + 2 * number(0, 5)) / 2, 0xaaaa) {}
+  uint8_t *codes(bool low, int64_t h, int64_t g) {
+    return (uint8_t *)records.get() + (g - first) * record + (low ? kv_heads + h : h) * 128 * dim;
+  }
+  uint16_t *scales(int64_t h, int64_t g) { return (uint16_t *)codes(whole, 0, g) + kv_heads * 64 * dim + h * (2 * dim + 256); }
   SpecexecQuantised call(int64_t groups, int32_t bits, bool follows) {
-    return {upper.get(), maybe(lower, whole), scales.get(), capacity, groups, head_dim, bits, follows, nullptr, 0};
+    return {codes(false, 0, first), whole ? codes(true, 0, first) : nullptr, scales(0, first), 128 * dim, record, 2 * dim + 256,
+            record / 2, first, groups, head_dim, bits, follows, nullptr, 0};
   }
   int64_t key_at(int64_t r, int64_t d) const { return r / 64 * dim * 64 + r % 64 / 16 * dim * 8 + d / 8 * 64 + r % 16 * 4 + d % 4; }
   int64_t value_at(int64_t r, int64_t d) const {
     return r / 64 * dim * 64 + dim * 32 + d / 16 * 512 + r % 64 / 8 * 64 + d % 16 * 4 + r % 4;
   }
-  int64_t group(int64_t h, int64_t g) const { return h * capacity + g; }
-  int nibble(Buffer<uint8_t> &codes, int64_t at, bool high) { return high ? codes[at] >> 4 : codes[at] & 15; }
-  int key(Buffer<uint8_t> &codes, int64_t h, int64_t g, int64_t r, int64_t d) {
-    return nibble(codes, group(h, g) * 128 * dim + key_at(r, d), d % 8 >= 4);
-  }
-  int value(Buffer<uint8_t> &codes, int64_t h, int64_t g, int64_t r, int64_t d) {
-    return nibble(codes, group(h, g) * 128 * dim + value_at(r, d), r % 8 >= 4);
-  }
-  float scale(int64_t h, int64_t g, int64_t at) { return from_half(scales[group(h, g) * (2 * dim + 256) + at]); }
+  int nibble(uint8_t code, bool high) { return high ? code >> 4 : code & 15; }
+  int key(bool low, int64_t h, int64_t g, int64_t r, int64_t d) { return nibble(codes(low, h, g)[key_at(r, d)], d % 8 >= 4); }
+  int value(bool low, int64_t h, int64_t g, int64_t r, int64_t d) { return nibble(codes(low, h, g)[value_at(r, d)], r % 8 >= 4); }
+  float scale(int64_t h, int64_t g, int64_t at) { return from_half(scales(h, g)[at]); }
   Row row(int64_t h, int64_t g, int64_t r, int32_t bits) {
     Row made;
     for (int64_t d = 0; d < dim; d++) {
-      const double k = key(upper, h, g, r, d) + (bits == 8 ? (key(lower, h, g, r, d) - 8) / 16.0 : 0);
-      const double v = value(upper, h, g, r, d) + (bits == 8 ? (value(lower, h, g, r, d) - 8) / 16.0 : 0);
+      const double k = key(false, h, g, r, d) + (bits == 8 ? (key(true, h, g, r, d) - 8) / 16.0 : 0);
+      const double v = value(false, h, g, r, d) + (bits == 8 ? (value(true, h, g, r, d) - 8) / 16.0 : 0);
       made.key.push_back(scale(h, g, d) * k + scale(h, g, dim + d));
       made.value.push_back(scale(h, g, 2 * dim + r) * v + scale(h, g, 2 * dim + 128 + r));
     }
     return made;
   }
   void take(Groups &from, int64_t count, int64_t to) {  // its first groups
-    const int64_t codes = 128 * dim, numbers = 2 * dim + 256;
-    for (int64_t h = 0; h < kv_heads; h++) {
-      std::copy_n(from.upper.get() + from.group(h, 0) * codes, count * codes, upper.get() + group(h, to) * codes);
-      if (whole) std::copy_n(from.lower.get() + from.group(h, 0) * codes, count * codes, lower.get() + group(h, to) * codes);
-      std::copy_n(from.scales.get() + from.group(h, 0) * numbers, count * numbers, scales.get() + group(h, to) * numbers);
-    }
+    for (int64_t g = 0; g < count; g++)
+      std::copy_n(from.codes(false, 0, g), std::min(record, from.record), codes(false, 0, to + g));
   }
   void check_keys(Cache &from, int64_t start, int64_t h, int64_t g, int64_t d) {
     std::vector<float> x;
@@ -583,7 +578,7 @@ struct Groups {  // of 128 positions, as group.h lays them
     const Coded wanted(x, x.size());
     check(scale(h, g, d) == wanted.scale && scale(h, g, dim + d) == wanted.zero, "a channel's scale");
     for (int64_t r = 0; r < 128; r++)
-      check(key(upper, h, g, r, d) == wanted.upper[size_t(r)] && (!whole || key(lower, h, g, r, d) == wanted.lower[size_t(r)]), "a key's code");
+      check(key(false, h, g, r, d) == wanted.upper[size_t(r)] && (!whole || key(true, h, g, r, d) == wanted.lower[size_t(r)]), "a key's code");
   }
   void check_values(Cache &from, int64_t start, int64_t h, int64_t g, int64_t r) {
     std::vector<float> x;
@@ -591,7 +586,7 @@ struct Groups {  // of 128 positions, as group.h lays them
     const Coded wanted(x, size_t(head_dim));
     check(scale(h, g, 2 * dim + r) == wanted.scale && scale(h, g, 2 * dim + 128 + r) == wanted.zero, "a token's scale");
     for (int64_t d = 0; d < head_dim; d++)
-      check(value(upper, h, g, r, d) == wanted.upper[size_t(d)] && (!whole || value(lower, h, g, r, d) == wanted.lower[size_t(d)]), "a value's code");
+      check(value(false, h, g, r, d) == wanted.upper[size_t(d)] && (!whole || value(true, h, g, r, d) == wanted.lower[size_t(d)]), "a value's code");
   }
 };
 
@@ -600,11 +595,12 @@ int64_t some_dim() { return chance(0.2) ? number(1, 128) : 32 * number(1, 4); }
 void fuzz_compress() {
   const int64_t kv_heads = number(1, 3), head_dim = some_dim(), layers = number(1, 2), start = 128 * number(0, 2);
   const int64_t held = number(1, 3), first = start / 128 + number(0, held - 1), last = number(first, start / 128 + held);
+  const int64_t lying = number(0, first);
   const bool both = chance(0.5);
   std::vector<Cache> caches;
   std::vector<Groups> groups;
   for (int64_t layer = 0; layer < layers; layer++) {
-    caches.emplace_back(kv_heads, whole32(head_dim), 128 * held, 0), groups.emplace_back(kv_heads, head_dim, last + number(0, 1), both);
+    caches.emplace_back(kv_heads, whole32(head_dim), 128 * held, 0), groups.emplace_back(kv_heads, head_dim, last - lying + number(0, 1), both, lying);
     const double size = std::pow(10.0, double(number(-8, 2))), middle = chance(0.5) ? 20 * size * normal() : 0;
     for (int64_t r = 0; r < 128 * held; r++)
       for (int64_t h = 0; h < kv_heads; h++)
@@ -623,16 +619,15 @@ void fuzz_compress() {
   kernels.compress(calls.data(), layers, first, last, int32_t(number(1, 2)));
   for (size_t layer = 0; layer < caches.size(); layer++)
     for (int64_t h = 0; h < kv_heads; h++)
-      for (int64_t g = 0; g < groups[layer].capacity; g++) {
+      for (int64_t g = lying; g < lying + groups[layer].capacity; g++) {
         Groups &of = groups[layer];
         if (g >= first && g < last) {
           for (int64_t d = 0; d < head_dim; d++) of.check_keys(caches[layer], start, h, g, d);
           for (int64_t r = 0; r < 128; r++) of.check_values(caches[layer], start, h, g, r);
           continue;
         }
-        const uint8_t *codes = of.upper.get() + of.group(h, g) * 128 * of.dim;
-        check(std::all_of(codes, codes + 128 * of.dim, [](uint8_t c) { return c == 0xaa; }), "another group");
-        check(of.scales[of.group(h, g) * (2 * of.dim + 256)] == 0x7e00, "another group's scale");
+        const uint8_t *record = of.codes(false, 0, g);
+        check(std::all_of(record, record + of.record, [](uint8_t c) { return c == 0xaa; }), "another group");
       }
 }
 
