@@ -44,11 +44,13 @@ class Footprint:
     kv_scales: int = 0
     group: int = 1  # queries that share a head of keys and values
 
-    def kv_bytes(self, kind: str, context: int, tree: int) -> int:
-        """Of a KV cache in bf16, int8 or int4, and the tree's rows, always in bf16."""
+    def kv_bytes(self, kind: str, context: int, tree: int, rows: int = 0) -> int:
+        """Of a KV cache in bf16, int8 or int4, and the tree's rows, always in bf16. rows: of the largest pass, where they are
+        more: before they are quantised they take what they take.
+        """
         if kind == "bf16":
             return self.kv_token * (context + tree)
-        return context // KV_GROUP * KV_GROUP * self.kv_position(kind) + self.kv_token * (2 * KV_GROUP + tree)
+        return context // KV_GROUP * KV_GROUP * self.kv_position(kind) + self.kv_token * (2 * KV_GROUP + max(tree, rows))
 
     def kv_position(self, kind: str) -> int:
         """Of one position more in that format."""

@@ -108,7 +108,7 @@ def plan(of: Footprint, ram: int, demand: Demand) -> Placement:
 def _kv_entry(of: Footprint, demand: Demand) -> Entry:
     if demand.place == DISK:
         return Entry("KV cache's part in memory", _away(of, demand).here)
-    return Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree))
+    return Entry("KV cache", of.kv_bytes(demand.kv, demand.context, demand.tree, demand.rows))
 
 
 def _away(of: Footprint, demand: Demand) -> Away:

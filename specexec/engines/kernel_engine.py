@@ -56,10 +56,11 @@ class KernelEngine(WeightsEngine):
 
     def _blocks(self, layers: int, limits: Limits, kv: str, away: MakeBacking | None) -> BlockCache:
         heads, dim, tree = self.shape.kv_heads, self.shape.head_dim, 2 * limits.tree  # and below one the rows of the next pass
+        largest = max(tree, limits.chunk + limits.tree)  # rows of a pass
         if away is not None:
-            return self._away(layers, limits, kv, away, max(tree, limits.chunk + limits.tree))
+            return self._away(layers, limits, kv, away, largest)
         if kv in BITS:
-            return HierarchicalCache(layers, heads, dim, BITS[kv], limits.context, tree)
+            return HierarchicalCache(layers, heads, dim, BITS[kv], limits.context, largest)
         return BlockCache(layers, heads, dim, limits.context + tree)
 
     def _away(self, layers: int, limits: Limits, kv: str, away: MakeBacking, largest: int) -> BlockCache:

@@ -13,7 +13,7 @@ from cli.main import main
 from cli.models import TREE, ModelOptions, find, opened
 from offload.errors import TooLittleMemory
 from offload.footprint import KV_GROUP, Footprint, footprint
-from offload.plan import Demand
+from offload.plan import Demand, plan
 from offload.store import Store
 from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander, unread
@@ -194,12 +194,15 @@ def test_a_smaller_one_is_said_once(specexec: Specexec, bundled_store: Path) -> 
     assert "Try: --ram" in err
 
 
-def test_the_ledger_is_what_it_takes(bundled_store: Path) -> None:
+@pytest.mark.parametrize("chunk", [0, 4 * TREE])
+def test_the_ledger_is_what_it_takes(bundled_store: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.engines.prompt_chunk", lambda *given: chunk)
     session = open_session(ModelOptions(str(bundled_store), ("none",), kv="int8", context=1024), Interrupt())
     session.target.sync(list(range(3, 903)))
     session.target.forward(DraftTree((5,)), unread)
     session.target.settle()
-    assert session.target.cache.nbytes <= sizes(Store(bundled_store)).kv_bytes("int8", 1024, 2 * ModelOptions().tree)
+    told = plan(sizes(Store(bundled_store)), 2**40, Demand(1024, 2 * TREE, kv="int8", prompt=chunk + TREE)).ledger
+    assert session.target.cache.nbytes <= next(entry.bytes for entry in told if entry.what == "KV cache")
 
 
 def test_plan_knows_it(specexec: Specexec, bundled_store: Path) -> None:
