@@ -19,6 +19,7 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 ALIKE = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False}  # of all of them
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
           "num_key_value_heads", "head_dim", "max_position_embeddings")
+LAYERS = 10_000  # more are a mistake, which would fill the memory before it shows
 ATTENTION_KEYWORDS = {"dropout", "scaling", "sliding_window", "softcap", "position_ids", "use_cache", "run"}
 
 
@@ -63,6 +64,8 @@ def _count(name: str, said: Mapping[str, Any]) -> int:
     found = said.get(name)
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise ValueError(f"{name} is {found!r}")
+    if name == "num_hidden_layers" and found > LAYERS:
+        raise ValueError(f"{name} is {found:,}")
     return found
 
 

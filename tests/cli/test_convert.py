@@ -188,14 +188,21 @@ def test_a_wrong_command_says_what_to_type(
 @pytest.mark.parametrize(("config", "code", "word"), [
     ('{"model_type": "gpt2"}', 1, "gpt2"), ('{"auto_map": {}, "model_type": "x"}', 1, "x"), ("{", 5, "config.json"),
     ('{"model_type": "llama", "num_hidden_layers": "many"}', 5, "config.json"),
-    ('{"model_type": "llama", "num_hidden_layers": 1000000000}', 5, "layers.3"),
-    ('{"model_type": "llama", "num_hidden_layers": -1}', 5, "layers.0"),
 ])
 def test_a_configuration_of_no_use_is_refused(config: str, code: int, word: str, model: Path, specexec: Specexec) -> None:
     (model / "config.json").write_text(config)
     ran = specexec("convert", str(model))
     assert_two_lines(ran.err, word)
     assert ran.code == code
+
+
+@pytest.mark.parametrize(("layers", "word"), [(4, "layers.3"), (1_000_000_000, "num_hidden_layers"), (-1, "num_hidden_layers")])
+def test_layers_that_are_not_there_are_refused(layers: int, word: str, model: Path, specexec: Specexec) -> None:
+    file = model / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_hidden_layers": layers}))
+    ran = specexec("convert", str(model))
+    assert_two_lines(ran.err, word)
+    assert ran.code == 5
 
 
 def test_a_pickle_is_refused(model: Path, specexec: Specexec) -> None:
