@@ -6,7 +6,6 @@ import signal
 import subprocess
 import threading
 
-gc.set_threshold(100_000)  # as in the command itself: most objects are of libraries, and stay
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; children would never hear of Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,10 +19,16 @@ import pytest
 import torch
 from hypothesis import settings
 
+gc.set_threshold(100_000)  # as in the command itself: most objects are of libraries, and stay
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is first imported
 settings.register_profile("specexec", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("specexec")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of the longest tests first, so that both workers end at the same time."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 def pytest_collection_finish() -> None:
