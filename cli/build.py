@@ -54,11 +54,9 @@ def open_session(options: ModelOptions, interrupt: Interrupt) -> Session:
     context = positions(admit(model.config), options.context, STORE_CONTEXT)
     drafts = sum(draft_bytes(opened(find(name, "draft")), options, context) for name in names if name not in MODELLESS)
     pulse = Pulse(interrupt)
-    if SELF in names and isinstance(model, Store):
-        drafts += view_bytes(sizes(model), context, options.tree, options.kv, options.draft_kv, options.kv_place)
     copy = low_bit.copy_bytes(options.model, model) if COPIED in names else 0
-    if copy and isinstance(model, Store):
-        sight = copied_sight(options.draft_kv, options.kv_place)
+    if isinstance(model, Store) and (copy or SELF in names):
+        sight = copied_sight(options.draft_kv, options.kv_place) if copy else options.draft_kv
         drafts += view_bytes(sizes(model), context, options.tree, options.kv, sight, options.kv_place)
     engine, codec = _engine(model, options, pulse, drafts, copy)
     drafter = _drafter(names, options, engine, codec, interrupt)
