@@ -2,9 +2,12 @@
 // become whole numbers, so that sums have no rounding order.
 //
 // One byte a number where the upper nibbles alone are read, 14 bits and a sign in two where both are: both err less than the
-// codes themselves.
+// codes themselves. Sums of such numbers are exact below 2^24, so that limbs and words give the same product.
 #pragma once
+#include <type_traits>
+
 #include "group.h"
+#include "narrow.h"
 #include "softmax.h"
 
 namespace specexec::SPECEXEC_ISA {
@@ -12,36 +15,67 @@ namespace specexec::SPECEXEC_ISA {
 constexpr int64_t kWidest = 1024;  // of a head
 constexpr float kLimb = 254.f;     // x = 254 high + low, each within a byte's 127
 
-template <int Bits> constexpr int kLimbs = Bits == 8 ? 2 : 1;
-template <int Bits> constexpr int kCentre = Bits == 8 ? kOffset : 8;  // what dot8 sums is this much more than what was meant
+#if defined(SPECEXEC_NARROW)
+template <int Bits> constexpr bool kWords = Bits == 8;  // whole numbers of two bytes are multiplied at once
+#else
+template <int Bits> constexpr bool kWords = false;
+#endif
+template <int Bits> constexpr int kLimbs = Bits == 8 && !kWords<Bits> ? 2 : 1;
+template <int Bits> constexpr int kCentre = Bits == 4 ? 8 : kWords<Bits> ? 128 : kOffset;  // sums are of codes this much larger
 template <int Bits> constexpr float kMiddle = Bits == 8 ? 7.5f : 8.f;  // the meant code 0, in scales above the zero
 template <int Bits> constexpr float kStep = Bits == 8 ? 0.0625f : 1.f;  // of a meant code, in scales
 
-// R rows' numbers in bytes: x[limb][row][count]. What they stand for: scale * x; sum: of each limb. offset: added to every product.
+// A group's, of channels or of positions. middle: what the meant code 0 stands for.
+template <int Bits> struct Scales {
+  alignas(64) float scale[kWidest], middle[kWidest];
+  Scales(const uint16_t *scales, const uint16_t *zeros, int64_t count) {
+    for (int64_t i = 0; i < count; i += 16) {
+      const F of = halves(scales + i);
+      store(scale + i, of), store(middle + i, fma(of, set(kMiddle<Bits>), halves(zeros + i)));
+    }
+  }
+};
+
+INLINE void keep_numbers(int8_t *p, I v) { store8(p, v); }
+INLINE void keep_numbers(int16_t *p, I v) {
+  store16(p, v);
+  for (int i = 0; i < 16; i += 4) std::swap(p[i + 1], p[i + 2]);
+}
+
+// R rows' numbers: x[limb][row][count]; words are 0, 2, 1, 3 of every four. What they stand for: scale * x; sum: of each limb.
+// offset: added to every product.
 template <int R, int Bits> struct Asked {
-  alignas(64) int8_t x[size_t(kLimbs<Bits>) * R * kWidest];
+  using Number = std::conditional_t<kWords<Bits>, int16_t, int8_t>;
+  alignas(64) Number x[size_t(kLimbs<Bits>) * R * kWidest];
   int32_t sum[kLimbs<Bits>][R];
   float scale[R], offset[R];
   int64_t count;
 
-  INLINE_METHOD const int8_t *at(int limb, int r) const { return x + (limb * R + r) * count; }
-  INLINE_METHOD void put(int r, const float *from) {
-    F top = zero();
-    for (int64_t i = 0; i < count; i += 16) top = max(top, abs(load(from + i)));
+  INLINE_METHOD const Number *at(int limb, int r) const { return x + (limb * R + r) * count; }
+  INLINE_METHOD void put(int r, const float *from, const Scales<Bits> &by) {
+    F top = zero(), all = zero();
+    for (int64_t i = 0; i < count; i += 16) {
+      const F v = load(from + i);
+      top = max(top, abs(mul(v, load(by.scale + i))));
+      all = fma(v, load(by.middle + i), all);
+    }
     const float most = largest(top), whole_most = Bits == 8 ? 16383.f : 127.f;
     const F inverse = set(most > 0 ? whole_most / most : 0.f);
     I sums[2] = {izero(), izero()};
     for (int64_t i = 0; i < count; i += 16) {
-      const F v = nearest(mul(load(from + i), inverse));
-      const F high = Bits == 8 ? nearest(mul(v, set(1 / kLimb))) : v;
-      keep_limb(0, r, i, whole(high), sums[0]);
-      if constexpr (Bits == 8) keep_limb(1, r, i, whole(sub(v, mul(high, set(kLimb)))), sums[1]);
+      const F v = mul(mul(load(from + i), load(by.scale + i)), inverse);
+      if constexpr (kLimbs<Bits> == 1) {
+        keep_limb(0, r, i, whole(v), sums[0]);
+      } else {
+        const F near = nearest(v), high = nearest(mul(near, set(1 / kLimb)));
+        keep_limb(0, r, i, whole(high), sums[0]), keep_limb(1, r, i, whole(sub(near, mul(high, set(kLimb)))), sums[1]);
+      }
     }
     for (int l = 0; l < kLimbs<Bits>; l++) sum[l][r] = -kCentre<Bits> * isum(sums[l]);
-    scale[r] = most / whole_most * kStep<Bits>;
+    scale[r] = most / whole_most * kStep<Bits>, offset[r] = specexec::SPECEXEC_ISA::sum(all);
   }
   INLINE_METHOD void keep_limb(int limb, int r, int64_t i, I v, I &sums) {
-    store8(x + (limb * R + r) * count + i, v);
+    keep_numbers(x + (limb * R + r) * count + i, v);
     sums = iadd(sums, v);
   }
 };
@@ -56,15 +90,17 @@ template <int Bits> INLINE void codes(const uint8_t *upper, const uint8_t *lower
   }
 }
 
-// take(t, r, product) for T tiles of 16 lanes each, `units` times 8 codes a lane; a tile has room for `room` units
-template <int R, int T, int Bits, class Take>
-INLINE void products(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_t *lower, int64_t units, int64_t room, int64_t ahead,
-                     Take take) {
+// acc[limb][t][r] = x.sum + the numbers of row r . the codes of tile t, `units` times eight; a tile has room for `room` units
+template <int R, int T, int Bits> INLINE void sums(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_t *lower, int64_t units,
+                                                   int64_t room, int64_t ahead, I (&acc)[kLimbs<Bits>][T][R]) {
+#if defined(SPECEXEC_NARROW)
+  for (int t = 0; t < T; t++)
+    tile_sums<R>(upper + t * room * 64, lower + t * room * 64, x.at(0, 0), x.sum[0], x.count, units, ahead, acc[0][t]);
+#else
   constexpr int L = kLimbs<Bits>;
-  I acc[L][T][R];
   for (int l = 0; l < L; l++)
     for (int t = 0; t < T; t++)
-      for (int r = 0; r < R; r++) acc[l][t][r] = izero();
+      for (int r = 0; r < R; r++) acc[l][t][r] = iset(x.sum[l][r]);
   for (int64_t u = 0; u < units; u++) {
     B even[T], odd[T];
     for (int t = 0; t < T; t++) {
@@ -81,10 +117,20 @@ INLINE void products(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_
         for (int t = 0; t < T; t++) acc[l][t][r] = dot8(acc[l][t][r], odd[t], b);
       }
   }
+#endif
+}
+
+// take(t, r, product) for T tiles of 16 lanes each, `units` times 8 codes a lane; a tile has room for `room` units
+template <int R, int T, int Bits, class Take>
+INLINE void products(const Asked<R, Bits> &x, const uint8_t *upper, const uint8_t *lower, int64_t units, int64_t room, int64_t ahead,
+                     Take take) {
+  constexpr int L = kLimbs<Bits>;
+  I acc[L][T][R];
+  sums<R, T, Bits>(x, upper, lower, units, room, ahead, acc);
   for (int t = 0; t < T; t++)
     for (int r = 0; r < R; r++) {
-      F sum = real(iadd(acc[0][t][r], iset(x.sum[0][r])));
-      if constexpr (L == 2) sum = fma(sum, set(kLimb), real(iadd(acc[1][t][r], iset(x.sum[1][r]))));
+      F sum = real(acc[0][t][r]);
+      if constexpr (L == 2) sum = fma(sum, set(kLimb), real(acc[1][t][r]));
       take(t, r, sum);
     }
 }
@@ -95,36 +141,18 @@ template <int R, int Bits> constexpr int kGroupTiles =
 // Queries under the group's key scales; their products with its zeros are the same for every key.
 template <int R, int Bits>
 static void ask_keys(const Group &g, const float *const *q, int64_t dim, Asked<R, Bits> &x) {
-  float scaled[kWidest];
+  const Scales<Bits> by(g.scales, g.scales + dim, dim);
   x.count = dim;
-  for (int r = 0; r < R; r++) {
-    F offset = zero();
-    for (int64_t d = 0; d < dim; d += 16) {
-      const F scale = halves(g.scales + d), of = load(q[r] + d);
-      store(scaled + d, mul(of, scale));
-      offset = fma(of, fma(scale, set(kMiddle<Bits>), halves(g.scales + dim + d)), offset);
-    }
-    x.put(r, scaled);
-    x.offset[r] = sum(offset);
-  }
+  for (int r = 0; r < R; r++) x.put(r, q[r], by);
 }
 
 // The weights of `count` keys, the group's from `from` on, under its values' scales.
 template <int R, int Bits>
 static void ask_values(const Group &g, int64_t from, int64_t count, int64_t dim, const float *weights, Asked<R, Bits> &x) {
-  float scaled[kBlock];
   const uint16_t *scales = g.scales + 2 * dim + from;
+  const Scales<Bits> by(scales, scales + kGroupRows, count);
   x.count = count;
-  for (int r = 0; r < R; r++) {
-    F offset = zero();
-    for (int64_t k = 0; k < count; k += 16) {
-      const F scale = halves(scales + k), of = load(weights + r * count + k);
-      store(scaled + k, mul(of, scale));
-      offset = fma(of, fma(scale, set(kMiddle<Bits>), halves(scales + kGroupRows + k)), offset);
-    }
-    x.put(r, scaled);
-    x.offset[r] = sum(offset);
-  }
+  for (int r = 0; r < R; r++) x.put(r, weights + r * count, by);
 }
 
 // A group that begins at position `start`, for R rows. first[r]: the first position row r sees.

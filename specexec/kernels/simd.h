@@ -264,6 +264,7 @@ INLINE __m256i dot8(__m256i acc, __m256i w, __m256i x) {  // |w|, |x| <= 127: pa
 }
 INLINE __m256i dot16(__m256i acc, __m256i w, __m256i x) { return _mm256_add_epi32(acc, _mm256_madd_epi16(w, x)); }
 INLINE B offset(B w) { return w; }
+#define SPECEXEC_NARROW  // a dot8 is five instructions: narrow.h
 #endif
 INLINE I dot8(I acc, B w, int32_t x) {
   __m256i v = _mm256_set1_epi32(x);
@@ -278,8 +279,8 @@ INLINE B even16(B w) { return {even16(w.a), even16(w.b)}; }
 INLINE B odd16(B w) { return {_mm256_srai_epi16(w.a, 8), _mm256_srai_epi16(w.b, 8)}; }
 INLINE void prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 INLINE __m256i picked(__m256i u, __m256i l) {  // the low nibbles of l, the high ones of u
-  const __m256i m = _mm256_set1_epi8(15), flip = _mm256_set1_epi8(kOffset ? 0 : char(128));
-  return _mm256_xor_si256(_mm256_or_si256(_mm256_and_si256(m, l), _mm256_andnot_si256(m, u)), flip);
+  const __m256i m = _mm256_set1_epi8(15);
+  return _mm256_or_si256(_mm256_and_si256(m, l), _mm256_andnot_si256(m, u));
 }
 INLINE B low_nibbles(B u) {
   const __m256i m = _mm256_set1_epi8(15);
@@ -609,7 +610,7 @@ INLINE float least(F a) { return -largest(sub(zero(), a)); }
 
 // e^x for x <= 0, 0 below -87: within 2 units in the last place of fp32.   Cephes, expf
 INLINE F exp(F x) {
-  const F lowest = set(-87.f), zeroed = where_above(x, lowest, set(1.f));
+  const F lowest = set(-87.f), given = x;
   x = max(x, lowest);
   F n = nearest(mul(x, set(1.44269504088896341f)));
   F r = fma(n, set(-0.693359375f), x);
@@ -617,7 +618,7 @@ INLINE F exp(F x) {
   F p = set(1.9875691500e-4f);
   for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) p = fma(p, r, set(c));
   p = add(fma(mul(p, r), r, r), set(1.f));
-  return mul(scale2(p, n), zeroed);
+  return where_above(given, lowest, scale2(p, n));
 }
 
 }  // namespace specexec::SPECEXEC_ISA

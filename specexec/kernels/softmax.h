@@ -27,9 +27,9 @@ static void soften(float *scores, const State &s) {
   F v[4], w[4];
   for (int i = 0; i < 4; i++) v[i] = load(scores + 16 * i);
   const float most = std::max(*s.most, largest(max(max(v[0], v[1]), max(v[2], v[3]))));
-  const F peak = set(most), never = set(kNever);
+  const F peak = set(most);
   for (int i = 0; i < 4; i++) {
-    w[i] = where_above(v[i], never, exp(sub(v[i], peak)));
+    w[i] = exp(sub(v[i], peak));
     store(scores + 16 * i, w[i]);
   }
   if (most != *s.most) {
