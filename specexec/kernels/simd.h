@@ -258,11 +258,17 @@ INLINE B offset(B w) {
   return {_mm256_xor_si256(w.a, m), _mm256_xor_si256(w.b, m)};
 }
 #else
+// The sum is in a register after each step: left to itself, GCC 12 keeps it in memory meanwhile, or adds products first.
+INLINE __m256i added(__m256i acc, __m256i x) {
+  acc = _mm256_add_epi32(acc, x);
+  asm("" : "+x"(acc));
+  return acc;
+}
 INLINE __m256i dot8(__m256i acc, __m256i w, __m256i x) {  // |w|, |x| <= 127: pairs of products fit int16
   __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
+  return added(acc, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
 }
-INLINE __m256i dot16(__m256i acc, __m256i w, __m256i x) { return _mm256_add_epi32(acc, _mm256_madd_epi16(w, x)); }
+INLINE __m256i dot16(__m256i acc, __m256i w, __m256i x) { return added(acc, _mm256_madd_epi16(w, x)); }
 INLINE B offset(B w) { return w; }
 #define SPECEXEC_NARROW  // a dot8 is five instructions: narrow.h
 #endif
