@@ -43,9 +43,9 @@ class Picks:
         noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
         filtered = cut(x, self.sampling)
         won = _choose(x, noise) if filtered is None else _choose_among(filtered, noise)
-        self.tokens[nodes.start : nodes.stop] = won.token.tolist()
-        margins = won.lead * (self.sampling.temperature or 1.0)  # in the engine's own logits, where rounding is measured
-        self.margins[nodes.start : nodes.stop] = margins.tolist()
+        self.tokens[nodes.start : nodes.stop] = won.token
+        unscaled = self.sampling.temperature or 1.0  # in the engine's own logits, where rounding is measured
+        self.margins[nodes.start : nodes.stop] = [lead * unscaled for lead in won.lead]
         if self.laws:
             self._keep(nodes, _law(x) if filtered is None else _law_among(filtered))
 
@@ -93,7 +93,8 @@ def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Winner:
     best = ~filtered.out & (noisy == first[:, None])
     tokens = filtered.ids.masked_fill(~best, torch.iinfo(torch.int64).max).amin(-1)  # the lowest id wins a tie
     rivals = (filtered.out & (noisy >= first[:, None])) | (filtered.ids == tokens[:, None])
-    return Winner(tokens, torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1)))
+    lead = torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1))
+    return Winner(tokens.tolist(), lead.tolist())
 
 
 @dataclass(frozen=True)

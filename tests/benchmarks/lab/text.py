@@ -25,7 +25,7 @@ class Text:
         return self.tokens[position]
 
     def _pick(self, logits: torch.Tensor) -> int:
-        return int(winner(logits / (self.temperature or 1.0) + self.noise.at(len(self.tokens))).token)
+        return winner(logits / (self.temperature or 1.0) + self.noise.at(len(self.tokens))).token[0]
 
     def follow(self, context: Sequence[int], tree: DraftTree) -> list[int]:
         """The tokens that a pass over `tree` adds: those of its path that is this text, and one more."""
