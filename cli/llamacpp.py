@@ -12,7 +12,7 @@ from offload.machine import free_memory
 from specexec.engines.device import TINY
 from specexec.engines.families import admit
 from specexec.engines.llamacpp import Model, has_gpu, listen
-from specexec.engines.llamacpp_engine import TREE, LlamacppEngine
+from specexec.engines.llamacpp_engine import CHUNK, LlamacppEngine
 from specexec.errors import WrongUsage
 
 EVERYTHING = 2**60  # bytes
@@ -32,7 +32,7 @@ def engine(model: Gguf, options: ModelOptions, tokens: int, stop: Callable[[], b
 def placement(model: Gguf, options: ModelOptions, context: int, drafts: int) -> Whole:
     """Raises TooLittleMemory."""
     vram = (options.vram or EVERYTHING) if options.device != "cpu" and has_gpu() else 0
-    return plan_whole(model, options.ram or free_memory(), vram, demand(context, TREE, drafts))
+    return plan_whole(model, options.ram or free_memory(), vram, demand(context, CHUNK, drafts))
 
 
 def _check(model: Gguf, options: ModelOptions) -> None:

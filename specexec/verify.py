@@ -38,7 +38,7 @@ class Picks:
         self.top_logits: list[list[float]] = [[]] * n
 
     def __call__(self, first: int, logits: torch.Tensor) -> None:
-        nodes = range(first, first + len(logits))
+        nodes = range(first, first + logits.shape[0])
         x = scale(self.penalties.apply(logits, self._paths(nodes)), self.sampling)
         noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
         filtered = cut(x, self.sampling)
@@ -107,6 +107,7 @@ class Verdict:
 def verify(tree: DraftTree, picks: Picks) -> Verdict:
     """Follows the picks from node 0 to the first that the tree does not hold; that pick is the bonus token."""
     path = [0]
-    while (token := picks.tokens[path[-1]]) in tree.children(path[-1]):
-        path.append(tree.children(path[-1])[token])
-    return Verdict(tuple(path), tuple(picks.tokens[i] for i in path), tuple(picks.margins[i] for i in path))
+    for node in range(1, len(tree)):  # children come after their parents
+        if tree.parents[node] == path[-1] and tree.tokens[node] == picks.tokens[path[-1]]:
+            path.append(node)
+    return Verdict(tuple(path), tuple([picks.tokens[i] for i in path]), tuple([picks.margins[i] for i in path]))
