@@ -148,7 +148,7 @@ def _expanders(name: str, options: ModelOptions, target: Engine, codec: Codec, i
     quant, dtype = (None, "auto") if isinstance(model, Gguf) else (draft_quant(options), options.dtype)
     alone = replace(options, model=name, quant=quant, dtype=dtype, activations=DRAFT_BITS, context=context, ram=everything,
                     kv="bf16", kv_place="auto", vram=everything if on_gpu else None,
-                    tree=looked_at(min(target.limits.tree, Nodes.LARGEST + 1)))
+                    nodes=looked_at(min(target.limits.tree, Nodes.LARGEST + 1)) - 1)
     draft, _ = _engine(model, alone, interrupt.requested)
     kind = draft_format(options) if options.draft_kv in BITS else options.draft_kv
     return [ModelExpander(sighted(draft, trained, target.limits.context, kind), fitting)]

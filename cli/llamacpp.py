@@ -12,10 +12,12 @@ from offload.machine import free_memory
 from specexec.engines.device import TINY
 from specexec.engines.families import admit
 from specexec.engines.llamacpp import Model, has_gpu, listen
-from specexec.engines.llamacpp_engine import TREE, LlamacppEngine
+from specexec.engines.llamacpp_engine import CHUNK, LlamacppEngine
 from specexec.errors import WrongUsage
+from specexec.kv.sequences import MOST
 
 EVERYTHING = 2**60  # bytes
+PLAIN, CPU = 2, 64  # rows of a tree where nothing drafts, and where more would never be worth it to a CPU
 
 
 def engine(model: Gguf, options: ModelOptions, tokens: int, stop: Callable[[], bool], drafts: int) -> LlamacppEngine:
@@ -26,13 +28,23 @@ def engine(model: Gguf, options: ModelOptions, tokens: int, stop: Callable[[], b
     listen(options.verbose)
     threads = 1 if model.parameters < TINY else torch.get_num_threads()
     weights = Model(model.path, placed.gpu_layers)
-    return LlamacppEngine(weights, tokens, context, cell_bytes(model), threads, model.wide, stop)
+    tree = _tree(options, placed.gpu_layers != 0)
+    return LlamacppEngine(weights, tokens, context, cell_bytes(model), threads, model.wide, stop, tree)
+
+
+def _tree(options: ModelOptions, on_gpu: bool) -> int:
+    """Rows of the largest tree: llama.cpp takes longer over every pass, the larger a tree may be."""
+    if options.drafts == ("none",):
+        return PLAIN
+    if options.nodes is not None:
+        return max(PLAIN, min(options.nodes + 1, MOST))
+    return MOST if on_gpu else CPU
 
 
 def placement(model: Gguf, options: ModelOptions, context: int, drafts: int) -> Whole:
     """Raises TooLittleMemory."""
     vram = (options.vram or EVERYTHING) if options.device != "cpu" and has_gpu() else 0
-    return plan_whole(model, options.ram or free_memory(), vram, demand(context, TREE, drafts))
+    return plan_whole(model, options.ram or free_memory(), vram, demand(context, CHUNK, drafts))
 
 
 def _check(model: Gguf, options: ModelOptions) -> None:

@@ -29,8 +29,8 @@ class ModelOptions:
     or models.
 
     context: positions, None for the model's own. quant: nf4 or int8, None for the weights as they are; activations: bits.
-    ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. tree: rows of the largest that a
-    pass over a store checks. draft_kv: what a draft keeps of its context: auto, full, window, retrieval, int8 or int4. kv:
+    ram, vram: bytes that may be used in all, of memory and of a GPU's; None for what is free. nodes: of the largest tree, where
+    a number was given. draft_kv: what a draft keeps of its context: auto, full, window, retrieval, int8 or int4. kv:
     format of the model's keys and values: auto, bf16, int8 or int4. kv_place: where they are: auto, device, host or disk.
     verbose: llama.cpp may say what it does. cache: a file for the target's keys and values. quiet: nothing is said.
     """
@@ -45,13 +45,18 @@ class ModelOptions:
     activations: int = 8
     ram: int | None = None
     vram: int | None = None
-    tree: int = TREE
+    nodes: int | None = None
     draft_kv: str = "auto"
     kv: str = "auto"
     kv_place: str = "auto"
     verbose: bool = False
     cache: Path | None = None
     quiet: bool = False
+
+    @property
+    def tree(self) -> int:
+        """Rows of the largest tree that a pass over a store checks."""
+        return max(TREE, (self.nodes or 0) + 1)
 
 
 def find(text: str, role: str) -> Path:

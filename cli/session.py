@@ -113,7 +113,7 @@ class Session:
     def _budget(self, options: AnswerOptions) -> Budget:
         if isinstance(self.drafter, Nothing):
             return Fixed(0)
-        return self.auto if options.budget is None else Fixed(options.budget)
+        return self.auto if options.budget is None else Fixed(min(options.budget, self.target.limits.tree - 1))
 
     @property
     def remarks(self) -> Iterator[str]:

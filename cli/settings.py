@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from cli.codec import Codec
-from cli.models import TREE, ModelOptions, find
+from cli.models import ModelOptions, find
 from cli.question import read_text
 from cli.session import AnswerOptions
 from cli.values import AUTO
@@ -26,7 +26,7 @@ SAMPLING = tuple(field.name for field in fields(Sampling))
 def model_options(given: Mapping[str, Any]) -> ModelOptions:
     return ModelOptions(given["model"], tuple(given["draft"]), _device(given), given["dtype"], given["ctx_size"],
                         given.get("raw", False), given["quant"], int(given["activations"]), given["ram"], given["vram"] or None,
-                        max(TREE, (_nodes(given) or 0) + 1), given.get("draft_kv", AUTO), given.get("kv", AUTO),
+                        _nodes(given), given.get("draft_kv", AUTO), given.get("kv", AUTO),
                         given.get("kv_place", AUTO), bool(given.get("verbose")), given.get("cache"), bool(given.get("quiet")))
 
 

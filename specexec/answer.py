@@ -88,7 +88,9 @@ class Answer:
 
     def _find_stop(self, searched: int) -> None:
         """Ends the text where a stop stands that the first `searched` characters do not hold."""
-        longest = max(map(len, self.endings.stops), default=0)
+        if not self.endings.stops:
+            return
+        longest = max(map(len, self.endings.stops))
         found = [at for stop in self.endings.stops if (at := self.text.find(stop, max(0, searched - longest))) >= 0]
         if found:
             self._cut(min(found))

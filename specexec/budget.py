@@ -19,10 +19,10 @@ class Fixed:
     """Implements Budget: always so many nodes."""
 
     def __init__(self, nodes: int) -> None:
-        self.nodes = nodes
+        self._worth = Worth(nodes)
 
     def worth(self, missing: int) -> Worth:
-        return Worth(self.nodes)
+        return self._worth
 
     def learn(self, pass_: Pass) -> None:
         """There is nothing to learn."""

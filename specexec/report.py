@@ -23,10 +23,9 @@ class Report:
     margins: list[float] = field(default_factory=list)
 
     def add(self, step: Step) -> None:
-        close = (i for i, margin in enumerate(step.verdict.margins) if margin < self.rounding)
-        near = next(close, None)
-        if near is not None and self.first_close_call is None:
-            self.first_close_call = self.tokens + near
+        margins = step.verdict.margins
+        if self.first_close_call is None and min(margins) < self.rounding:
+            self.first_close_call = self.tokens + next(i for i, margin in enumerate(margins) if margin < self.rounding)
         if not self.passes:
             self.first_seconds = step.draft_seconds + step.target_seconds
         self.passes += 1

@@ -65,16 +65,8 @@ class DraftTree:
         return len(self.tokens)
 
     @cached_property
-    def _children(self) -> Children:
-        return children_of(self.tokens, self.parents)[1]
-
-    @cached_property
     def depth(self) -> list[int]:
         return depths(self.parents)
-
-    def children(self, node: int) -> dict[int, int]:
-        """{token: child} of `node`."""
-        return self._children[node]
 
     def path(self, node: int) -> list[int]:
         """The nodes from 0 to `node`."""

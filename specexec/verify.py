@@ -38,14 +38,14 @@ class Picks:
         self.top_logits: list[list[float]] = [[]] * n
 
     def __call__(self, first: int, logits: torch.Tensor) -> None:
-        nodes = range(first, first + len(logits))
+        nodes = range(first, first + logits.shape[0])
         x = scale(self.penalties.apply(logits, self._paths(nodes)), self.sampling)
         noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
         filtered = cut(x, self.sampling)
         won = _choose(x, noise) if filtered is None else _choose_among(filtered, noise)
-        self.tokens[nodes.start : nodes.stop] = won.token.tolist()
-        margins = won.lead * (self.sampling.temperature or 1.0)  # in the engine's own logits, where rounding is measured
-        self.margins[nodes.start : nodes.stop] = margins.tolist()
+        self.tokens[nodes.start : nodes.stop] = won.token
+        unscaled = self.sampling.temperature or 1.0  # in the engine's own logits, where rounding is measured
+        self.margins[nodes.start : nodes.stop] = [lead * unscaled for lead in won.lead]
         if self.laws:
             self._keep(nodes, _law(x) if filtered is None else _law_among(filtered))
 
@@ -93,7 +93,8 @@ def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Winner:
     best = ~filtered.out & (noisy == first[:, None])
     tokens = filtered.ids.masked_fill(~best, torch.iinfo(torch.int64).max).amin(-1)  # the lowest id wins a tie
     rivals = (filtered.out & (noisy >= first[:, None])) | (filtered.ids == tokens[:, None])
-    return Winner(tokens, torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1)))
+    lead = torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1))
+    return Winner(tokens.tolist(), lead.tolist())
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Verdict:
 def verify(tree: DraftTree, picks: Picks) -> Verdict:
     """Follows the picks from node 0 to the first that the tree does not hold; that pick is the bonus token."""
     path = [0]
-    while (token := picks.tokens[path[-1]]) in tree.children(path[-1]):
-        path.append(tree.children(path[-1])[token])
-    return Verdict(tuple(path), tuple(picks.tokens[i] for i in path), tuple(picks.margins[i] for i in path))
+    for node in range(1, len(tree)):  # children come after their parents
+        if tree.parents[node] == path[-1] and tree.tokens[node] == picks.tokens[path[-1]]:
+            path.append(node)
+    return Verdict(tuple(path), tuple([picks.tokens[i] for i in path]), tuple([picks.margins[i] for i in path]))

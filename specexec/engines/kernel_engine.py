@@ -132,4 +132,4 @@ class KernelEngine(WeightsEngine):
         rows.norm_quantise(states, self.norm, self.shape.eps, activations)
         out = torch.empty(len(states), self.head.rows)
         linear.linear([linear.matrix(self.head, out)], activations)
-        return out
+        return out[:, : self.limits.vocabulary]

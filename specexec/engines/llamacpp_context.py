@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from specexec.engines.llamacpp import Model, failed, library
 from specexec.errors import Interrupted
-from specexec.kv.sequences import MOST
 
 SLOW = 0.05  # seconds of a pass from which on Ctrl-C is heard within it: asking Python costs 1 us an operation of the model
 ABORTED = 2  # llama_decode's word for it
@@ -21,15 +19,18 @@ BF16 = 30  # ggml.h's number of the type, which llama-cpp-python does not name
 
 @dataclass(frozen=True)
 class Room:
-    """cells: of the KV cache, of cell_bytes each. rows: of a pass, at the most; read: those whose logits are wanted.
+    """cells: of the KV cache, of cell_bytes each. rows: of a pass, at the most.
 
-    wide: keys and values are fp32. on_gpu: weights are.
+    tree: of these the most whose logits are wanted, and sequences that a cell may belong to: llama.cpp looks at each pair of
+    them in every pass, 0.07 ms for 256. vocabulary: ids whose logits are wanted. wide: keys and values are fp32. on_gpu:
+    weights are.
     """
 
     cells: int
     cell_bytes: int
     rows: int
-    read: int
+    tree: int
+    vocabulary: int
     threads: int
     wide: bool
     on_gpu: bool = False
@@ -49,6 +50,8 @@ class Context:
         self._asking, self._silent = llama.ggml_abort_callback(lambda _: stop()), llama.ggml_abort_callback()
         self._asks = False
         self._seconds = 0.0  # of the last pass, a token
+        self._seen = (0, 0)  # address and rows of the logits that `_view` shows
+        self._view = torch.empty(0)
 
     def copy(self, source: int, sequence: int, start: int, end: int) -> None:
         self._llama.llama_memory_seq_cp(self._memory, source, sequence, start, end)
@@ -68,7 +71,7 @@ class Context:
     def evaluate(
         self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Sequence[int]], read: int
     ) -> torch.Tensor:
-        """fp32[read, V]: logits of the last `read` tokens, valid until the next call. sequences: of each token.
+        """fp32[read, vocabulary]: logits of the last `read` tokens, valid until the next call. sequences: of each token.
 
         Raises Interrupted, or Failed; the cells of the tokens are then free or to be cut.
         """
@@ -95,18 +98,21 @@ class Context:
     def _logits(self, rows: int) -> torch.Tensor:
         if not rows:
             self._llama.llama_synchronize(self.pointer)
-            return torch.empty(0, self.model.vocabulary)
-        size = rows * self.model.vocabulary
+            return torch.empty(0, self.room.vocabulary)
         at = ctypes.addressof(self._llama.llama_get_logits(self.pointer).contents)
-        return torch.frombuffer((ctypes.c_float * size).from_address(at), dtype=torch.float32).view(rows, -1)
+        if self._seen != (at, rows):
+            made = (ctypes.c_float * (rows * self.model.vocabulary)).from_address(at)
+            whole = torch.frombuffer(made, dtype=torch.float32).view(rows, -1)
+            self._seen, self._view = (at, rows), whole[:, : self.room.vocabulary]
+        return self._view
 
 
 def _parameters(llama: Any, room: Room) -> Any:
     found = llama.llama_context_default_params()
-    found.n_ctx, found.n_seq_max, found.kv_unified = room.cells, MOST, True
+    found.n_ctx, found.n_seq_max, found.kv_unified = room.cells, room.tree, True
     found.swa_full, found.no_perf = True, True  # rows that slid out of a window are wanted again when a tree is dropped
     found.n_batch = found.n_ubatch = room.rows
-    found.n_outputs_max = room.read
+    found.n_outputs_max = room.tree
     found.n_threads = found.n_threads_batch = room.threads
     if room.wide:
         found.type_k = found.type_v = llama.GGML_TYPE_F32
@@ -122,27 +128,32 @@ def _parameters(llama: Any, room: Room) -> Any:
 class _Batch:
     """struct: llama.cpp's batch of at most `rows` tokens, which points into arrays that are kept here.
 
-    Made once: a pass of a small model takes less time than its objects do.
+    Made once, and what a pass has in common with the one before stays: a pass of a small model takes less time than they do.
     """
 
     def __init__(self, llama: Any, rows: int) -> None:
-        self.tokens, self.positions, self.counts = (np.zeros(rows, np.int32) for _ in range(3))
-        self.starts, self.wanted = np.zeros(rows, np.uintp), np.zeros(rows, np.int8)
-        kinds = dict(llama.llama_batch._fields_)
-        token, position, count, start, want = (
-            ctypes.cast(array.ctypes.data, kinds[field]) for array, field in (
-                (self.tokens, "token"), (self.positions, "pos"), (self.counts, "n_seq_id"), (self.starts, "seq_id"),
-                (self.wanted, "logits")))
-        self.struct = llama.llama_batch(0, token, None, position, count, start, want)
+        kinds: Sequence[Any] = (*[ctypes.c_int32] * 3, ctypes.c_void_p, ctypes.c_int8)
+        self._tokens, self._positions, self._counts, self._starts, self._wanted = ((kind * rows)() for kind in kinds)
+        starts = ctypes.cast(self._starts, dict(llama.llama_batch._fields_)["seq_id"])
+        self.struct = llama.llama_batch(0, self._tokens, None, self._positions, self._counts, starts, self._wanted)
+        self._laid: tuple[Sequence[Sequence[int]], int] = ((), 0)
 
     def fill(
         self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[Sequence[int]], read: int
     ) -> Any:
         """The struct of these tokens, the last `read` of which are to have logits."""
         n = self.struct.n_tokens = len(tokens)
-        self.tokens[:n], self.positions[:n] = tokens, positions
-        self.counts[:n] = [len(those) for those in sequences]
-        self._ids = np.array([one for those in sequences for one in those], np.int32)
-        self.starts[:n] = self._ids.ctypes.data + 4 * (np.cumsum(self.counts[:n]) - self.counts[:n])
-        self.wanted[: n - read], self.wanted[n - read : n] = 0, 1
+        self._tokens[:n], self._positions[:n] = tokens, positions
+        if self._laid != (sequences, read):
+            self._lay(sequences)
+            self._wanted[:n] = [0] * (n - read) + [1] * read
+            self._laid = sequences, read
         return self.struct
+
+    def _lay(self, sequences: Sequence[Sequence[int]]) -> None:
+        ids = [one for those in sequences for one in those]
+        self._ids = (ctypes.c_int32 * len(ids))(*ids)
+        at = ctypes.addressof(self._ids)
+        for row, those in enumerate(sequences):
+            self._counts[row], self._starts[row] = len(those), at
+            at += ctypes.sizeof(ctypes.c_int32) * len(those)

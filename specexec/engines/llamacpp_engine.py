@@ -10,7 +10,7 @@ from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.sequences import MOST, Sequences, positions
 from specexec.roles import Limits
 
-TREE = MOST  # nodes: as many as there can be leaves for, and node 0
+CHUNK = MOST  # tokens of a prompt that a pass reads
 ROUNDING = {True: 1e-4, False: 0.1}  # of fp32 weights, of others: as in device.py
 
 
@@ -18,18 +18,18 @@ class LlamacppEngine(TreeEngine):
     """Implements Engine.
 
     vocabulary: ids that the tokenizer can produce. cell_bytes: of keys and values of one position. wide: weights are fp32, and
-    so are they.
+    so are they. tree: nodes, 2 to MOST: one more than there can be leaves for.
     """
 
     def __init__(
         self, model: Model, vocabulary: int, context: int, cell_bytes: int, threads: int, wide: bool,
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], bool] = lambda: False, tree: int = MOST,
     ) -> None:
-        rows = 2 * TREE  # a tree, and above it as many missing tokens
-        room = Room(context + rows, cell_bytes, rows, TREE, threads, wide, model.gpu_layers != 0)
+        limits = Limits(context, tree, min(vocabulary, model.vocabulary), CHUNK)
+        rows = tree + CHUNK  # a tree, and what is missing above it
+        room = Room(context + rows, cell_bytes, rows, tree, limits.vocabulary, threads, wide, model.gpu_layers != 0)
         self.context = Context(model, room, stop)
-        self.sequences = Sequences(self.context)
-        limits = Limits(context, TREE, min(vocabulary, model.vocabulary))
+        self.sequences = Sequences(self.context, tree)
         super().__init__(self.sequences, limits, ROUNDING[wide], torch.device("cpu"))
 
     def _states(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:

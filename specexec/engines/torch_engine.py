@@ -122,7 +122,7 @@ class TorchEngine(WeightsEngine):
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        return self.model.lm_head(states).float()  # type: ignore[no-any-return]
+        return self.model.lm_head(states).float()[:, : self.limits.vocabulary]  # type: ignore[no-any-return]
 
     def _build(self, dtype: torch.dtype, quant: str | None) -> Any:
         config = published(self.config.raw)

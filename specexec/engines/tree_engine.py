@@ -38,7 +38,7 @@ class TreeEngine(ABC):
 
     @abstractmethod
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        """fp32[k, >= vocabulary] of k rows of states."""
+        """fp32[k, vocabulary] of k rows of states."""
 
     @property
     def limits(self) -> Limits:
@@ -57,13 +57,11 @@ class TreeEngine(ABC):
     def sync(self, tokens: Sequence[int]) -> None:
         self._tokens = list(tokens)
 
-    @torch.inference_mode()
     def settle(self) -> None:
         """Commits what of the synced tokens is evaluated already; of the last tree what hangs below them stays."""
         if path := self._walked():
             self.cache.rebase(path, self.cache.branches.below(path[-1]))
 
-    @torch.inference_mode()
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
         self._check_room(tree)
         self._settle(tree, first)
@@ -79,8 +77,9 @@ class TreeEngine(ABC):
         self._read(states, reader, first)
 
     def _check_room(self, tree: DraftTree) -> None:
-        deepest = len(self._tokens) + max(tree.depth)
-        if deepest >= self.limits.context:
+        if len(self._tokens) + len(tree) <= self.limits.context:
+            return  # however deep it is
+        if (deepest := len(self._tokens) + max(tree.depth)) >= self.limits.context:
             raise ContextFull(f"position {deepest:,} is asked for, the context is {self.limits.context:,}.",
                               hint="a shorter prompt, or a larger --ctx-size")
 
@@ -116,5 +115,6 @@ class TreeEngine(ABC):
 
     def _read(self, states: torch.Tensor, reader: Reader, first: int) -> None:
         rows = max(1, min(READER_ROWS, READER_BYTES // (4 * self.limits.vocabulary)))
-        for start in range(0, len(states), rows):
-            reader(first + start, self._logits(states[start : start + rows])[:, : self.limits.vocabulary])
+        for start in range(0, states.shape[0], rows):
+            block = states[start : start + rows] if states.shape[0] > rows else states
+            reader(first + start, self._logits(block))

@@ -10,7 +10,8 @@ import torch
 
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.cache import KVCache
-from specexec.roles import Limits, WeightSource
+from specexec.roles import Limits, Reader, WeightSource
+from specexec.tree import DraftTree
 
 WINDOW_TREE = 256  # over a window: what a small model reads in one pass adds to the distances it sees
 
@@ -37,6 +38,14 @@ class WeightsEngine(TreeEngine):
 
         root: which of the n is the tree's first, if any.
         """
+
+    @torch.inference_mode()
+    def settle(self) -> None:
+        super().settle()
+
+    @torch.inference_mode()
+    def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
+        super().forward(tree, reader, first)
 
     def _states(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         return self._hidden(tokens, parents, root)[len(tokens) if root is None else root :]

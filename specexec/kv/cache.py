@@ -64,11 +64,9 @@ class Branches:
     def walk(self, tokens: Sequence[int]) -> list[int]:
         """The rows of the longest prefix of `tokens` that lies below the committed end."""
         path: list[int] = []
-        for token in tokens:
-            row = self.child(path[-1] if path else ROOT, token)
-            if row is None:
-                break
-            path.append(row)
+        for row, (token, parent) in enumerate(zip(self.tokens, self.parents, strict=True)):
+            if len(path) < len(tokens) and token == tokens[len(path)] and parent == (path[-1] if path else ROOT):
+                path.append(row)
         return path
 
     def below(self, row: int) -> list[int]:
@@ -84,17 +82,19 @@ class Branches:
 
     def rebased(self, path: Sequence[int], survivors: Sequence[int]) -> tuple["Branches", dict[int, int]]:
         """(the survivors' branches, {old row: new row}). Raises ValueError where path or survivors do not hang together."""
-        if not {*path, *survivors} <= set(range(len(self))) or len(set(survivors)) < len(survivors):
-            raise ValueError("path or survivors name rows that are not there, or one twice")
-        if [self.parents[row] for row in path] != [ROOT, *path[:-1]][: len(path)]:
-            raise ValueError(f"{list(path)} is not a path from the committed end")
-        remap = {(path[-1] if path else ROOT): ROOT}
+        end = ROOT
+        for row in path:
+            if not 0 <= row < len(self.parents) or self.parents[row] != end:
+                raise ValueError(f"{list(path)} is not a path from the committed end")
+            end = row
+        remap, parents = {end: ROOT}, list[int]()
         for new, row in enumerate(survivors):
-            if self.parents[row] not in remap:
-                raise ValueError(f"row {row} does not hang below the path's end, or comes before its parent")
+            if row in remap or not 0 <= row < len(self.parents) or self.parents[row] not in remap:
+                raise ValueError(f"row {row} does not hang below the path's end, or comes twice or before its parent")
+            parents.append(remap[self.parents[row]])
             remap[row] = new
-        parents = tuple(remap[self.parents[row]] for row in survivors)
-        return Branches(tuple(self.tokens[row] for row in survivors), parents), {row: remap[row] for row in survivors}
+        del remap[end]
+        return Branches(tuple([self.tokens[row] for row in survivors]), tuple(parents)), remap
 
 
 class TreeCache(Protocol):

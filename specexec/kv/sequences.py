@@ -9,7 +9,6 @@ from specexec.prefix import common
 from specexec.tree import ROOT, depths
 
 MOST = 256  # sequences of a cell: llama.cpp's own limit
-MOVER = MOST - 1  # carries rows from cell to cell; the others are for leaves
 
 
 class Memory(Protocol):
@@ -34,14 +33,15 @@ class Sequences(Grown):
     A sequence carries a prefix of the committed rows, which stays from tree to tree so that only what is new is copied, or all
     of them and a path of the tree down to its tip. Committed rows lie in cells in order of position: llama.cpp's flash
     attention sums in order of cells, passing over those that a row does not see, so that a row's sum is the same in every tree.
+    count: of sequences. The last one carries rows from cell to cell, the others are for leaves.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, count: int = MOST) -> None:
         super().__init__()
-        self.memory = memory
-        self._held = [0] * MOVER  # committed rows that each carries
-        self._tips: dict[int, int] = {}  # {sequence: row of the tree}
-        self._coming: dict[int, int] = {}  # the same, with the rows that are being evaluated
+        self.memory, self._mover = memory, count - 1
+        self._held = [0] * self._mover  # committed rows that each of the others carries
+        self._lines: dict[int, list[int]] = {}  # {sequence: rows of the tree, down to its tip}
+        self._coming: dict[int, list[int]] = {}  # the same, with the rows that are being evaluated
 
     @property
     def nbytes(self) -> int:
@@ -49,87 +49,85 @@ class Sequences(Grown):
 
     def begin(self, parents: Sequence[int]) -> list[list[int]]:
         """The sequences of each row to be evaluated, made to carry what lies above. parents: of all rows of the tree."""
-        first, paths = len(self._branches), self._paths(self._tips, self._branches.parents)
-        self._coming = dict(self._tips)
-        tip_of = {row: sequence for sequence, row in self._tips.items()}
+        first, self._coming = len(self._branches), {sequence: [*line] for sequence, line in self._lines.items()}
+        tip_of = {line[-1]: sequence for sequence, line in self._coming.items()}
         for row in range(first, len(parents)):
             sequence = tip_of.pop(parents[row], None)
             if sequence is None:
-                sequence = self._fresh(_above(parents, row, first), paths)
-            self._coming[sequence], tip_of[row] = row, sequence
+                above = _above(parents, row)
+                sequence = self._fresh([one for one in above if one < first])
+                self._coming[sequence] = above
+            self._coming[sequence].append(row)
+            tip_of[row] = sequence
         rows: list[list[int]] = [[] for _ in range(len(parents) - first)]
-        for sequence, path in self._paths(self._coming, parents).items():
-            for row in path:
+        for sequence, line in self._coming.items():
+            for row in line:
                 if row >= first:
                     rows[row - first].append(sequence)
         return rows
 
-    def _fresh(self, above: Sequence[int], paths: Mapping[int, Sequence[int]]) -> int:
+    def _fresh(self, above: Sequence[int]) -> int:
         """A sequence of its own for what hangs below the evaluated path `above`: it carries all of that."""
         sequence = source = self._held.index(max(self._held))
         if sequence in self._coming:
-            free = [sequence for sequence in range(MOVER) if sequence not in self._coming]
+            free = [sequence for sequence in range(self._mover) if sequence not in self._coming]
             sequence = max(free, key=self._held.__getitem__)
         if above:
-            source = next(one for one, path in paths.items() if above[-1] in path)
+            source = next(one for one, line in self._lines.items() if above[-1] in line)
         if self._held[sequence] < (end := self.length + len(above)):
             self.memory.copy(source, sequence, self._held[sequence], end)
         self._held[sequence] = self.length
         return sequence
 
-    @staticmethod
-    def _paths(tips: Mapping[int, int], parents: Sequence[int]) -> dict[int, list[int]]:
-        """{sequence: rows from the committed end down to its tip}."""
-        return {sequence: [*_above(parents, tip), tip] for sequence, tip in tips.items()}
-
     def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
         super().admit(tokens, parents)
-        self._tips = self._coming
+        self._lines = self._coming
 
     def forget(self) -> None:
         """Drops the tree, and rows that were being evaluated."""
-        for sequence in self._coming.keys() | self._tips.keys():
+        for sequence in self._coming.keys() | self._lines.keys():
             self.memory.cut(sequence, self.length)
-        self._branches, self._tips, self._coming = Branches(), {}, {}
+        self._branches, self._lines, self._coming = Branches(), {}, {}
 
     def rebase(self, path: Sequence[int], survivors: Sequence[int] = ()) -> dict[int, int]:
         branches, remap = self._branches.rebased(path, survivors)
-        kept, tips, before = {*path, *survivors}, dict[int, int](), self.length
-        for sequence, line in self._paths(self._tips, self._branches.parents).items():
-            stays = sum(row in kept for row in line)
+        lines, before = dict[int, list[int]](), self.length
+        for sequence, line in self._lines.items():
+            stays = common(line, path)
+            self._held[sequence] = before + stays
+            while len(path) <= stays < len(line) and line[stays] in remap:
+                stays += 1
             if stays < len(line):
                 self.memory.cut(sequence, before + stays)
-            self._held[sequence] = before + common(line, path)
             if stays > len(path):
-                tips[sequence] = remap[line[stays - 1]]
+                lines[sequence] = [remap[row] for row in line[len(path) : stays]]
         self._tokens += [self._branches.tokens[row] for row in path]
         self._branches, self._coming = branches, {}
-        self._tips = self._distinct(tips)
-        ordered = common(path, range(len(path)))
-        if ordered < len(path) and not survivors:
-            self._order(before + ordered)
+        self._lines = self._distinct(lines) if lines else lines
+        if path and path[-1] >= len(path) and not survivors:  # rows that go are among them
+            self._order(before + common(path, range(len(path))))
         return remap
 
     def _order(self, start: int) -> None:
         """Moves the committed rows from `start` on to the lowest cells; there is no tree."""
         whole = self._held.index(self.length)
-        self.memory.copy(whole, MOVER, start, self.length)
+        self.memory.copy(whole, self._mover, start, self.length)
         for sequence, held in enumerate(self._held):
             if held > start:
                 self.memory.cut(sequence, start)
                 self._held[sequence] = start
-        self.memory.move(MOVER, start)
-        self.memory.copy(MOVER, whole, start, self.length)
-        self.memory.cut(MOVER, 0)
+        self.memory.move(self._mover, start)
+        self.memory.copy(self._mover, whole, start, self.length)
+        self.memory.cut(self._mover, 0)
         self._held[whole] = self.length
 
-    def _distinct(self, tips: Mapping[int, int]) -> dict[int, int]:
+    def _distinct(self, lines: Mapping[int, list[int]]) -> dict[int, list[int]]:
         """One sequence a tip, and none for tips above another: the others go back to what is committed."""
-        inner = {row for path in self._paths(tips, self._branches.parents).values() for row in path[:-1]}
-        found = {row: sequence for sequence, row in tips.items() if row not in inner}
-        for sequence in tips.keys() - set(found.values()):
+        inner = {row for line in lines.values() for row in line[:-1]}
+        found = {line[-1]: sequence for sequence, line in lines.items() if line[-1] not in inner}
+        for sequence in lines.keys() - set(found.values()):
             self.memory.cut(sequence, self._held[sequence])
-        return {sequence: row for row, sequence in found.items()}
+        return {sequence: lines[sequence] for sequence in found.values()}
 
     def truncate(self, length: int) -> int:
         self.forget()
@@ -146,10 +144,9 @@ def positions(length: int, parents: Sequence[int]) -> list[int]:
     return [length + depth for depth in depths(parents)]
 
 
-def _above(parents: Sequence[int], row: int, first: int | None = None) -> list[int]:
-    """The rows above `row`, from the committed end down; those before `first` alone, where it is given."""
+def _above(parents: Sequence[int], row: int) -> list[int]:
+    """The rows above `row`, from the committed end down."""
     path: list[int] = []
     while (row := parents[row]) != ROOT:
-        if first is None or row < first:
-            path.append(row)
+        path.append(row)
     return path[::-1]

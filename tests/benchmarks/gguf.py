@@ -8,6 +8,7 @@ whose rounding is another; with --alike they have our attention, and all arms wr
 """
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -24,6 +25,7 @@ from cli.build import ModelOptions, open_session
 from cli.interrupt import Interrupt
 from cli.session import AnswerOptions
 from offload.gguf import Gguf
+from specexec.__main__ import OBJECTS
 from specexec.engines.device import TINY
 from specexec.engines.llamacpp_context import BF16
 from specexec.sampling import Sampling
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--alike", action="store_true")
     parser.add_argument("--no-lookup", action="store_true", help="without their prompt lookup: each arm has its own weights")
     given = parser.parse_args()
+    gc.set_threshold(OBJECTS)  # as in the command itself
     of = Gguf(given.file)
     threads = 1 if of.parameters < TINY else torch.get_num_threads()
     context = min(2048, of.config["max_position_embeddings"])

@@ -171,8 +171,8 @@ def test_all_of_the_way_to_a_device_that_is_played(
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("cli.engines.store_device", lambda store, options: device.place)
     monkeypatch.setattr("cli.engines.cuda", lambda place: device)
-    monkeypatch.setattr("cli.settings.TREE", 32)
-    making = Making(Store(rows), ModelOptions(str(rows), context=1024, kv=kv, kv_place=place, tree=32), 2048, lambda: False)
+    monkeypatch.setattr("cli.models.TREE", 32)
+    making = Making(Store(rows), ModelOptions(str(rows), context=1024, kv=kv, kv_place=place), 2048, lambda: False)
     needs = {where: least(replace(making, options=replace(making.options, kv_place=where))) for where in ("device", "host")}
     assert kv != "auto" or needs["host"] < needs["device"], "of so few rows what stays takes more in the smaller formats"
     vram = needs.get(place, min(needs.values()))
@@ -181,13 +181,13 @@ def test_all_of_the_way_to_a_device_that_is_played(
     drafts = [("lookup", "--budget", "8"), *([("none",)] if place == "host" else [])]
     found = [said(specexec, "-m", str(rows), "--kv", kv, "--kv-place", place, "--dtype", "fp32", "--draft", *draft)["token_ids"]
              for draft in drafts]
+    planned = next(e.bytes for e in making.device_placement(Store(rows), 1024, vram, torch.float32).vram if "KV" in e.what)
     monkeypatch.undo()
     wanted = said(specexec, "-m", str(rows), "--kv", kv, "--dtype", "fp32", "--draft", "none")["token_ids"]
     assert found == [wanted] * len(drafts)
     for cache in caches:
         assert isinstance(cache, Offloaded) == ((place, kv) in {("host", "auto"), ("host", "int8"), ("auto", "auto")})
         assert isinstance(cache, HierarchicalDense) == (kv != "auto")
-        planned = next(e.bytes for e in making.device_placement(Store(rows), 1024, vram, torch.float32).vram if "KV" in e.what)
         assert 0 < cache.nbytes <= planned
 
 

@@ -36,6 +36,17 @@ def test_a_file_runs_drafts_and_is_drafted_for(specexec: Specexec, stories: Path
 
 
 @pytest.mark.usefixtures("llamacpp")
+@pytest.mark.parametrize(("budget", "nodes"), [("40", 40), ("255", 255), ("1024", 255)])
+def test_a_tree_has_the_nodes_that_were_asked_for_or_those_there_is_room_for(
+    specexec: Specexec, stories: Path, budget: str, nodes: int
+) -> None:
+    run = ("run", "-m", str(stories / F32), "-n", "1", "--temperature", "0", "--json", "--draft")
+    plain = json.loads(specexec(*run, "none", "Once upon a time").out)
+    found = json.loads(specexec(*run, "random", "--budget", budget, "Once upon a time").out)
+    assert (found["token_ids"], found["drafted"]) == (plain["token_ids"], nodes)
+
+
+@pytest.mark.usefixtures("llamacpp")
 def test_llamacpp_speaks_when_asked_to(specexec: Specexec, stories: Path) -> None:
     quiet = specexec("run", "-m", str(stories / F32), *FEW, "Once")
     assert quiet.err == ""

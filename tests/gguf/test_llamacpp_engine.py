@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from offload.gguf import Gguf
 from offload.gguf_plan import cell_bytes
 from specexec.engines.llamacpp import Model
-from specexec.engines.llamacpp_engine import TREE, LlamacppEngine
+from specexec.engines.llamacpp_engine import LlamacppEngine
 from specexec.errors import ContextFull, Failed, Interrupted
+from specexec.kv.sequences import MOST
 from specexec.tree import ROOT, DraftTree
 from tests.conftest import SHARED
 from tests.gguf.conftest import F32, Q8
@@ -27,9 +28,11 @@ EXACT, SAME = 1e-4, 2e-3  # against transformers in fp32; of a tree against chai
 WIDE_TREE = tree_of([300, *range(10, 30), *range(30, 50)], [ROOT, *[0] * 20, *range(1, 21)])
 
 
-def engine(file: str = F32, stop: Callable[[], bool] = lambda: False, threads: int = 1) -> LlamacppEngine:
+def engine(
+    file: str = F32, stop: Callable[[], bool] = lambda: False, threads: int = 1, tree: int = MOST
+) -> LlamacppEngine:
     of = Gguf(FOLDER / file)
-    return LlamacppEngine(model(file), VOCABULARY, CONTEXT, cell_bytes(of), threads, of.wide, stop)
+    return LlamacppEngine(model(file), VOCABULARY, CONTEXT, cell_bytes(of), threads, of.wide, stop, tree)
 
 
 @cache
@@ -105,9 +108,10 @@ def test_quantised_logits_are_the_same_to_the_last_bit_in_every_pass(length: int
             assert read(lone, chain(tree.tokens[node]))[0].equal(found[node])
 
 
-def test_the_largest_tree_has_a_leaf_a_sequence() -> None:
-    target, tokens = engine(), [1, 403]
-    tree = tree_of([300, *range(3, 2 + TREE)], [ROOT, *[0] * (TREE - 1)])
+@pytest.mark.parametrize("largest", [2, 20, MOST])
+def test_the_largest_tree_has_a_leaf_a_sequence(largest: int) -> None:
+    target, tokens = engine(tree=largest), [1, 403]
+    tree = tree_of([300, *range(3, 2 + largest)], [ROOT, *[0] * (largest - 1)])
     target.sync(tokens)
     assert off(read(target, tree), tokens, tree) < EXACT
     tokens = [*tokens, 300, 77]

@@ -29,36 +29,41 @@ def first_best(row: torch.Tensor) -> int:
 
 @given(many)
 def test_the_winner_is_the_lowest_id_of_the_largest_value(x: torch.Tensor) -> None:
-    assert winner(x).token.tolist() == [first_best(row) for row in x]
+    assert winner(x).token == [first_best(row) for row in x]
 
 
 @given(many)
 def test_the_lead_is_the_distance_to_the_second_largest(x: torch.Tensor) -> None:
-    for row, lead in zip(x, winner(x).lead.tolist(), strict=True):
+    for row, lead in zip(x, winner(x).lead, strict=True):
         ranked = row.sort(descending=True).values
         if ranked[0].isfinite():
             assert lead == (float(ranked[0] - ranked[1]) if len(ranked) > 1 else torch.inf)
 
 
+@given(many)
+def test_a_row_alone_is_as_one_of_several(x: torch.Tensor) -> None:
+    x[:, 0] = 0.0  # something is finite
+    alone = [winner(row[None]) for row in x]
+    assert winner(x) == ([one.token[0] for one in alone], [one.lead[0] for one in alone])
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_where_all_are_equal_token_0_wins_by_nothing(size: int) -> None:
-    found = winner(torch.ones(1, size))
-    assert found.token.tolist() == [0]
-    assert found.lead.tolist() == [0.0 if size > 1 else torch.inf]
+    assert winner(torch.ones(2, size)) == ([0] * 2, [0.0 if size > 1 else torch.inf] * 2)
 
 
 @pytest.mark.parametrize(("one", "other"), [(3, 40), (3, 64), (63, 64), (130, 8_999), (64, 8_999)])
 def test_a_tie_within_or_across_blocks_goes_to_the_lowest_id(one: int, other: int) -> None:
-    x = torch.randn(1, 9_000, generator=torch.Generator().manual_seed(0))
-    x[0, [one, other]] = 9.0
-    assert (winner(x).token.tolist(), winner(x).lead.tolist()) == ([one], [0.0])
+    x = torch.randn(2, 9_000, generator=torch.Generator().manual_seed(0))
+    x[:, [one, other]] = 9.0
+    assert winner(x) == ([one] * 2, [0.0] * 2)
 
 
 @pytest.mark.parametrize("place", [0, 63, 64, 8_959, 8_960, 8_999])
 def test_a_lone_finite_entry_wins_wherever_it_stands(place: int) -> None:
-    x = torch.full((1, 9_000), -torch.inf)
-    x[0, place] = -3.0
-    assert (winner(x).token.tolist(), winner(x).lead.tolist()) == ([place], [torch.inf])
+    x = torch.full((2, 9_000), -torch.inf)
+    x[:, place] = -3.0
+    assert winner(x) == ([place] * 2, [torch.inf] * 2)
 
 
 @given(many, st.sampled_from([1, 2, 32, 100, 1_024]))

@@ -22,7 +22,7 @@ from specexec.drafters.wild import Wild
 from specexec.noise import Noise, gumbel
 from specexec.roles import Drafter
 from specexec.sampling import Penalties, Sampling
-from specexec.tree import ROOT, DraftTree
+from specexec.tree import ROOT, DraftTree, children_of
 from specexec.verify import KEPT, Picks, Verdict, verify
 from tests.specexec.test_decode import (
     BLOCK,
@@ -90,7 +90,7 @@ def test_a_verdict_is_a_path_of_picks_and_ends_outside_the_tree(given_: tuple[Dr
     assert verdict.tokens == tuple(picks.tokens[node] for node in verdict.path)
     for parent, node in itertools.pairwise(verdict.path):
         assert (tree.parents[node], tree.tokens[node]) == (parent, picks.tokens[parent])
-    assert verdict.tokens[-1] not in tree.children(verdict.path[-1])
+    assert (verdict.path[-1], verdict.tokens[-1]) not in zip(tree.parents, tree.tokens, strict=True)
 
 
 # Picks
@@ -272,7 +272,7 @@ def generous(tree: DraftTree, picks: Picks) -> Verdict:
     luck = np.random.default_rng([*tree.tokens, *picks.tokens, int(1e6 * sum(picks.margins))])
     path, tokens = [0], []
     while True:
-        children = tree.children(path[-1])
+        children = children_of(tree.tokens, tree.parents)[1][path[-1]]
         possible = [token for token in children if token in likely(picks, path[-1])]
         tokens.append(possible[0] if possible and luck.random() < 0.05 else picks.tokens[path[-1]])
         if tokens[-1] not in children:

@@ -7,7 +7,7 @@ import torch
 from specexec.noise import Noise
 from specexec.roles import Engine
 from specexec.top import winner
-from specexec.tree import DraftTree
+from specexec.tree import DraftTree, children_of
 from tests.benchmarks.lab.rows import evaluate
 
 
@@ -25,12 +25,12 @@ class Text:
         return self.tokens[position]
 
     def _pick(self, logits: torch.Tensor) -> int:
-        return int(winner(logits / (self.temperature or 1.0) + self.noise.at(len(self.tokens))).token)
+        return winner(logits / (self.temperature or 1.0) + self.noise.at(len(self.tokens))).token[0]
 
     def follow(self, context: Sequence[int], tree: DraftTree) -> list[int]:
         """The tokens that a pass over `tree` adds: those of its path that is this text, and one more."""
-        node, found = 0, [self.at(len(context))]
-        while found[-1] in tree.children(node):
-            node = tree.children(node)[found[-1]]
+        node, found, children = 0, [self.at(len(context))], children_of(tree.tokens, tree.parents)[1]
+        while found[-1] in children[node]:
+            node = children[node][found[-1]]
             found.append(self.at(len(context) + len(found)))
         return found

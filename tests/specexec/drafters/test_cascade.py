@@ -11,7 +11,7 @@ from specexec.drafters.cascade import Cascade
 from specexec.drafters.grow import Grow
 from specexec.drafters.same import DROP, SETTLED, Same
 from specexec.sampling import Sampling
-from specexec.tree import DraftTree
+from specexec.tree import DraftTree, children_of
 from specexec.verify import Picks, Verdict
 from tests.specexec.test_decode import ToyEngine, answer_of, model_drafter, steps, table
 from tests.specexec.test_verify import LEVEL, TARGET, draws, surprise
@@ -59,7 +59,8 @@ def test_a_deliberately_bad_middle_tier_leaves_the_exact_distribution(answers: i
 def resampled(tree: DraftTree, picks: Picks) -> Verdict:
     """What the released code of TriForce does: where a guess is rejected, the tier's own law writes the token instead."""
     found = specexec.verify.verify(tree, picks)
-    left = [token for token in tree.children(found.path[-1]) if token != found.tokens[-1]]
+    children = children_of(tree.tokens, tree.parents)[1][found.path[-1]]
+    left = [token for token in children if token != found.tokens[-1]]
     if not left:
         return found
     return Verdict(found.path, (*found.tokens[:-1], left[0]), found.margins)
