@@ -14,15 +14,11 @@ constexpr int64_t kSumUnits = 4;  // of eight codes, whose products by 127 fit 1
 INLINE __m256i half(const uint8_t *unit, int side) { return _mm256_loadu_si256((const __m256i *)(unit + side * 32)); }
 INLINE __m256i everywhere(const void *p) { return _mm256_set1_epi32(word(p)); }
 
-// Sums are in registers after each step: GCC 12 otherwise adds products first, and keeps sums in memory meanwhile.
 INLINE void add_product(__m256i &sum, __m256i nibbles, const int8_t *x) {
   sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(nibbles, everywhere(x)));
-  asm("" : "+x"(sum));
+  asm("" : "+x"(sum));  // in a register, as in `added`
 }
-INLINE void add_product(__m256i &sum, __m256i words, const int16_t *x) {
-  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(words, everywhere(x)));
-  asm("" : "+x"(sum));
-}
+INLINE void add_product(__m256i &sum, __m256i words, const int16_t *x) { sum = dot16(sum, words, everywhere(x)); }
 template <int R, class Number>
 INLINE void add_products(__m256i *p, __m256i *q, __m256i v, __m256i w, const Number *x, int64_t row) {
   repeat<R>(EACH(r) { add_product(p[r], v, x + r * row), add_product(q[r], w, x + r * row); });
