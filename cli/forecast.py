@@ -1,6 +1,6 @@
 """From a model and a machine to figures: the ledger that `run` would use, this machine's rates, and what follows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,16 +15,17 @@ from offload.convert import size
 from offload.crossover import Resident, as_large
 from offload.disk import Sample
 from offload.kept import Way, ways
-from offload.machine import Arithmetic, free_memory, measure, products
+from offload.machine import BF16, Arithmetic, Calls, Machine, free_memory, measure, products
 from offload.measured import Measured
 from offload.outlook import Draft, Help, Outlook, ranked
-from specexec.engines import attention_rate, rate
+from specexec.engines import attention_rate, layer_rate, rate
 from specexec.kernels.library import why_not
-from specexec.kv.quantised import BITS
+from specexec.kv.quantised import BITS, UPPER
 from specexec.kv.retrieval import KINDS
 
 MORE_MEMORY = 8 * 2**30
 ROWS = KINDS["retrieval"].rows
+WHOLE, VIEWED = {BF16: 16}, {UPPER: BITS[UPPER]}  # bits of a format
 SMALLEST = 0.01  # seconds of a pass that is spent on weights
 
 
@@ -71,16 +72,16 @@ class Forecast:
         """Who could draft for itself over a view, and what it is: the target, or its first draft where the target streams."""
         asked, machine = self.asked, self.outlook.machine
         if not self.outlook.placement.streamed:
-            return asked.target.name, Resident(asked.target.of, machine.products, machine.attention, asked.target.trained)
+            return asked.target.name, _resident(asked.target, machine.products, machine)
         if not asked.drafts:
             return None
         first, products = asked.drafts[0], self.outlook.drafts[0].products
-        return first.name, Resident(first.of, products, machine.attention, first.trained)
+        return first.name, _resident(first, products, machine)
 
     @property
     def crossings(self) -> Crossings:
         target, machine = self.asked.target, self.outlook.machine
-        long = Resident(target.of, machine.products, machine.attention, target.trained).as_long()
+        long = _resident(target, machine.products, machine).as_long()
         found = self.drafting
         return Crossings(as_large(target.of), long, *((found[0], found[1].pays(ROWS)) if found else (None, None)))
 
@@ -119,18 +120,22 @@ def forecast(asked: Asked, cache: Measured) -> Forecast:
     kv = asked.kv if asked.target.layout == "tile16" or asked.kv != AUTO else "bf16"
     wanted = replace(wanted, kv=planned(asked.target.of, ram, wanted, kv).kv)
     found = measure(cache, sample(asked.target), arithmetic(asked.target, asked.activations), seeing(asked.target),
-                    quantised(asked.target))
+                    choosing(asked.target), calls(asked.target, asked.activations))
     machine = replace(found, ram=ram)
     if asked.vram is not None and machine.vram is not None:
         machine = replace(machine, vram=min(machine.vram, asked.vram))
-    drafts = tuple(Draft(draft.of.multiplied, products(cache, arithmetic(draft, DRAFT_BITS)),
-                         draft.of.kv_token * seen(AUTO, context, draft.trained), draft.of.group) for draft in asked.drafts)
+    drafts = tuple(_draft(draft, context, cache) for draft in asked.drafts)
     if asked.target.layout == "tile16":
         tokens = chunk(asked.target.of, machine, wanted, TREE)
         wanted = replace(demand(context, TREE, drafting, tokens, asked.place, copy), kv=wanted.kv)
     low_bit = products(cache, _arithmetic(KIND, asked.target.layout, asked.activations)) if copy else {}
     outlook = Outlook(asked.target.of, wanted, machine, drafts, low_bit)
     return Forecast(asked, context, outlook, ranked(outlook, _changes(outlook, asked, cache)))
+
+
+def _draft(of: Subject, context: int, cache: Measured) -> Draft:
+    kv = of.of.kv_token * seen(AUTO, context, of.trained)
+    return Draft(of.of.multiplied, products(cache, arithmetic(of, DRAFT_BITS)), kv, of.of.group, of.of.layers)
 
 
 def _changes(now: Outlook, asked: Asked, cache: Measured) -> Iterator[tuple[str, Outlook]]:
@@ -149,15 +154,28 @@ def _arithmetic(kind: str, layout: str | None, bits: int) -> Arithmetic:
     return Arithmetic(rate.name(kind, layout, bits), partial(rate.rates, kind, layout, bits))
 
 
-def seeing(of: Subject) -> Arithmetic:
-    """Attention, as the engine of such weights computes it."""
-    return Arithmetic(attention_rate.name(of.layout), partial(attention_rate.rates, of.layout))
+def seeing(of: Subject) -> dict[str, Arithmetic]:
+    """Attention over every format of keys and values that the engine of such weights reads, as it computes it."""
+    return {kv: _seeing(of.layout, bits) for kv, bits in (WHOLE | BITS if of.layout == "tile16" else WHOLE).items()}
 
 
-def quantised(of: Subject) -> dict[str, Arithmetic]:
-    """The same over the smaller formats of keys and values that its engine reads."""
-    return {kv: Arithmetic(attention_rate.name(of.layout, bits), partial(attention_rate.rates, of.layout, bits=bits))
-            for kv, bits in BITS.items() if of.layout == "tile16"}
+def choosing(of: Subject) -> dict[str, Arithmetic]:
+    """The same over the rows that a view chooses, of all formats it reads."""
+    return {kv: _seeing(of.layout, bits, ROWS) for kv, bits in (WHOLE | VIEWED).items() if of.layout == "tile16"}
+
+
+def _seeing(layout: str | None, bits: int, chosen: int | None = None) -> Arithmetic:
+    return Arithmetic(attention_rate.name(layout, bits, chosen),
+                      partial(attention_rate.rates, layout, bits=bits, chosen=chosen))
+
+
+def calls(of: Subject, bits: int) -> Calls | None:
+    """What layers take besides, on the kernels."""
+    return Calls(layer_rate.name(bits), partial(layer_rate.seconds, bits)) if of.layout == "tile16" else None
+
+
+def _resident(of: Subject, products: Mapping[int, float], machine: Machine) -> Resident:
+    return Resident(of.of, products, machine.seeing(), machine.choosing(), of.trained)
 
 
 def sample(target: Subject) -> Sample:

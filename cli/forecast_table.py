@@ -47,9 +47,9 @@ def _context(of: Forecast) -> str:
 def _speeds(of: Forecast) -> Iterator[str]:
     machine, plain = of.outlook.machine, of.outlook.plain
     rates = ", ".join(_figure(rate / 1e9) for rate in machine.products.values())
-    seeing = ", ".join(_figure(rate / 1e9) for rate in machine.attention.values())
+    seeing = ", ".join(_figure(rate / 1e9) for rate in machine.seeing().values())
     yield f"measured: disk {machine.disk / 1e9:.2f} GB/s; {rates} G weights/s for {_listed(machine.products)} tokens at once"
-    yield f"keys and values: {seeing} GB/s for {_listed(machine.attention)} queries of a head at once"
+    yield f"keys and values: {seeing} GB/s for {_listed(machine.seeing())} queries of a head at once"
     if machine.vram is not None and machine.bus is not None:
         yield f"device: {machine.vram / GIB:.2f} GiB free, {machine.bus / 1e9:.1f} GB/s to it; not in these figures"
     yield ""
@@ -91,15 +91,16 @@ def as_json(of: Forecast) -> dict[str, Any]:
         "layers": target.of.layers, "layers_in_memory": placed.pinned, "streamed_bytes": placed.streamed,
         "machine": {"ram_bytes": machine.ram, "vram_bytes": machine.vram, "disk_bytes_per_second": machine.disk,
                     "bus_bytes_per_second": machine.bus, "weights_per_second": dict(machine.products),
-                    "attention_bytes_per_second": dict(machine.attention),
-                    "quantised_bytes_per_second": {kv: dict(rates) for kv, rates in machine.quantised.items()}},
+                    "attention_bytes_per_second": {kv: dict(rates) for kv, rates in machine.attention.items()},
+                    "chosen_bytes_per_second": {kv: dict(rates) for kv, rates in machine.chosen.items()},
+                    "layer_seconds": machine.layer},
         "kv_bytes": target.of.kv_position(placed.kv) * of.context, "kv_disk_bytes": placed.kv_disk,
         "prompt_chunk": of.outlook.demand.prompt - TREE,
         "crossings": asdict(of.crossings), "kv": placed.kv,
         "ways": [{"options": way.options, "kv": way.kv, "view": way.view, "pass_seconds": way.seconds,
                   "draft_seconds": way.draft, "tokens_per_second": way.speed} for way in of.ways],
         "plain": {"pass_seconds": plain.seconds, "stream_seconds": plain.stream, "arithmetic_seconds": plain.arithmetic,
-                  "attention_seconds": plain.attention,
+                  "attention_seconds": plain.attention, "calls_seconds": plain.calls,
                   "tokens_per_second": 1 / plain.seconds, "limit": plain.limit},
         "speculative": [_cell(of, nodes, tokens) for nodes in NODES for tokens in TOKENS],
         "helps": [{"change": help.what, "factor": help.factor} for help in of.helps], "remarks": list(of.remarks()),

@@ -12,16 +12,26 @@ GUESSES, RIGHT = 8, 6  # a round of a model that drafts for itself, one pass a g
 
 @dataclass(frozen=True)
 class Resident:
-    """A model whose weights stay in memory. products, attention: as a Machine's. longest: positions it was trained on."""
+    """A model whose weights stay in memory, its keys and values in bf16.
+
+    products: as a Machine's. attention, chosen: {queries: bytes a second} of all rows and of chosen ones. longest: positions it
+    was trained on.
+    """
 
     of: Footprint
     products: Mapping[int, float]
     attention: Mapping[int, float]
+    chosen: Mapping[int, float]
     longest: int
 
     def seconds(self, n: int, context: int) -> float:
         """Of a pass of n tokens that see so many rows."""
         return arithmetic(self.of.multiplied, self.products, n) + self.seeing(n, context)
+
+    def drafting(self, rows: int) -> float:
+        """Of a pass of one that sees so many rows of a view."""
+        seeing = attention(self.of.kv_token * rows, self.of.group, self.chosen, 1)
+        return arithmetic(self.of.multiplied, self.products, 1) + seeing
 
     def seeing(self, n: int, context: int) -> float:
         """Of attention alone."""
@@ -38,7 +48,7 @@ class Resident:
         return next((context for context in range(STEP, self.longest + 1, STEP) if self._faster(rows, context)), None)
 
     def _faster(self, rows: int, context: int) -> bool:
-        drafting = GUESSES * self.seconds(1, min(rows, context)) + self.seconds(GUESSES + 1, context)
+        drafting = GUESSES * self.drafting(min(rows, context)) + self.seconds(GUESSES + 1, context)
         return drafting < (RIGHT + 1) * self.seconds(1, context)
 
 

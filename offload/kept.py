@@ -1,17 +1,17 @@
 """Ways to keep keys and values, and to draft over them: how fast each is where the context ends. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from offload.crossover import GUESSES, RIGHT, as_large
 from offload.errors import TooLittleMemory
 from offload.footprint import Footprint
+from offload.machine import BF16
 from offload.outlook import Outlook
 from offload.predict import arithmetic, attention
 
 UPPER = "int4"  # the half of int8 that a view reads
-CHOSEN = "bf16"  # whose time chosen rows take in any format: of fewer bytes each tile asks its group anew
 LARGE = 2**30  # bytes of keys and values below which a model spends its time on other things than bytes
 
 
@@ -41,7 +41,7 @@ def ways(of: Outlook, rows: int) -> tuple[Way, ...]:
 
 
 def _ways(of: Outlook, rows: int) -> Iterator[Way]:
-    for kv in ("bf16", *of.machine.quantised):
+    for kv in of.machine.attention or (BF16,):
         kept = replace(of, demand=replace(of.demand, kv=kv))
         with suppress(TooLittleMemory):
             seconds = kept.plain.seconds
@@ -52,18 +52,20 @@ def _ways(of: Outlook, rows: int) -> Iterator[Way]:
 
 def _drafting(kept: Outlook, rows: int) -> Iterator[Way]:
     kv, context = kept.demand.kv, kept.demand.context
-    views = {"retrieval": _draft(kept, CHOSEN, min(rows, context))}
+    machine = kept.machine
+    views = {"retrieval": _draft(kept, machine.choosing(BF16 if kv == BF16 else UPPER), min(rows, context))}
     if kv == "int8":
-        views[UPPER] = _draft(kept, UPPER, context)
+        views[UPPER] = _draft(kept, machine.seeing(UPPER), context)
     for view, draft in views.items():
         checked = kept.at(context, GUESSES + 1).seconds
         yield Way(kv, view, kept.plain.seconds, draft, (RIGHT + 1) / (GUESSES * draft + checked))
 
 
-def _draft(kept: Outlook, read: str, rows: int) -> float:
+def _draft(kept: Outlook, rates: Mapping[int, float], rows: int) -> float:
     """Seconds of a pass over so many rows of a resident model."""
     of, machine = kept.of, kept.machine
-    return arithmetic(of.multiplied, machine.products, 1) + attention(of.kv_token * rows, of.group, machine.seeing(read), 1)
+    seeing = attention(of.kv_token * rows, of.group, rates, 1)
+    return arithmetic(of.multiplied, machine.products, 1) + seeing + of.layers * machine.layer
 
 
 def by_itself(of: Footprint, context: int) -> bool:

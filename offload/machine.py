@@ -15,7 +15,9 @@ from offload.measured import Measured
 CGROUP = Path("/sys/fs/cgroup")
 COUNTS = (1, 8, 32, 128, 512)  # tokens of a pass
 QUERIES = (1, 4, 32, 128, 512)  # of a head of keys and values
-RATE = ("bytes/s",)
+FEW = (1, 4, 8)  # of a pass that drafts
+BF16 = "bf16"
+RATE, LAYER = ("bytes/s",), ("s a layer",)
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,9 @@ class Machine:
     """ram: bytes free; vram: a device's, None without one. disk: bytes a second of direct reads in a certain folder.
 
     bus: bytes a second from host to device. products: {tokens of a pass: weights a second that they are multiplied with}.
-    attention: {queries of a head: bytes of its keys and values a second, as bf16, that they see}; empty where nobody asked.
-    quantised: the same of each smaller format, of as many positions: as if their bytes were bf16's.
+    attention: {format: {queries of a head: bytes of its keys and values a second, that they see}}, of as many positions in each
+    format: as if their bytes were bf16's; empty where nobody asked. chosen: the same of rows that a view has chosen.
+    layer: seconds that one takes besides, 0 where nobody asked.
     """
 
     ram: int
@@ -32,12 +35,17 @@ class Machine:
     disk: float
     bus: float | None
     products: Mapping[int, float]
-    attention: Mapping[int, float] = field(default_factory=dict)
-    quantised: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    attention: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    chosen: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    layer: float = 0.0
 
-    def seeing(self, kv: str) -> Mapping[int, float]:
+    def seeing(self, kv: str = BF16) -> Mapping[int, float]:
         """Attention over keys and values of that format."""
-        return self.quantised.get(kv, self.attention)
+        return self.attention.get(kv) or self.attention.get(BF16, {})
+
+    def choosing(self, kv: str = BF16) -> Mapping[int, float]:
+        """The same over chosen rows of them; plain torch copies those, and then they lie together."""
+        return self.chosen.get(kv) or self.seeing()
 
 
 @dataclass(frozen=True)
@@ -48,32 +56,48 @@ class Arithmetic:
     measure: Callable[[Sequence[int]], Mapping[int, float]]
 
 
+@dataclass(frozen=True)
+class Calls:
+    """What a layer takes besides, so named; measure: its seconds."""
+
+    name: str
+    measure: Callable[[], float]
+
+
 def measure(
-    cache: Measured, sample: disk.Sample, arithmetic: Arithmetic, seeing: Arithmetic | None = None,
-    quantised: Mapping[str, Arithmetic] | None = None,
+    cache: Measured, sample: disk.Sample, arithmetic: Arithmetic, seeing: Mapping[str, Arithmetic] | None = None,
+    choosing: Mapping[str, Arithmetic] | None = None, calls: Calls | None = None,
 ) -> Machine:
     """Takes seconds the first time; what memory is free is looked at each time. Raises OffloadError.
 
-    seeing: of attention over bf16; quantised: over other formats.
+    seeing: {format: attention over it}; choosing: over chosen rows of it. calls: of a layer.
     """
     read = cache.once(f"disk {sample.mount}", RATE, lambda: dict.fromkeys(RATE, disk.read_rate(sample)))[RATE[0]]
     return Machine(free_memory(), bus.free_vram(), read, _bus(cache), products(cache, arithmetic),
-                   attention(cache, seeing) if seeing else {},
-                   {kv: attention(cache, of) for kv, of in (quantised or {}).items()})
+                   {kv: attention(cache, of) for kv, of in (seeing or {}).items()},
+                   {kv: attention(cache, of, FEW) for kv, of in (choosing or {}).items()},
+                   layer(cache, calls) if calls else 0.0)
 
 
 def products(cache: Measured, arithmetic: Arithmetic) -> dict[int, float]:
     """{tokens: weights a second}, of COUNTS."""
-    found = cache.once(f"products {processor()}: {arithmetic.name}", map(str, COUNTS),
-                       lambda: {str(n): rate for n, rate in arithmetic.measure(COUNTS).items()})
-    return {n: found[str(n)] for n in COUNTS}
+    return _rates(cache, "products", arithmetic, COUNTS)
 
 
-def attention(cache: Measured, arithmetic: Arithmetic) -> dict[int, float]:
-    """{queries: bytes a second}, of QUERIES."""
-    found = cache.once(f"attention {processor()}: {arithmetic.name}", map(str, QUERIES),
-                       lambda: {str(n): rate for n, rate in arithmetic.measure(QUERIES).items()})
-    return {n: found[str(n)] for n in QUERIES}
+def attention(cache: Measured, arithmetic: Arithmetic, counts: Sequence[int] = QUERIES) -> dict[int, float]:
+    """{queries: bytes a second}, of counts."""
+    return _rates(cache, "attention", arithmetic, counts)
+
+
+def layer(cache: Measured, calls: Calls) -> float:
+    """Seconds."""
+    return cache.once(f"calls {processor()}: {calls.name}", LAYER, lambda: dict.fromkeys(LAYER, calls.measure()))[LAYER[0]]
+
+
+def _rates(cache: Measured, what: str, arithmetic: Arithmetic, counts: Sequence[int]) -> dict[int, float]:
+    found = cache.once(f"{what} {processor()}: {arithmetic.name}", map(str, counts),
+                       lambda: {str(n): rate for n, rate in arithmetic.measure(counts).items()})
+    return {n: found[str(n)] for n in counts}
 
 
 def _bus(cache: Measured) -> float | None:

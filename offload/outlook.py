@@ -19,17 +19,19 @@ TYPICAL = 64, 8  # nodes and tokens a pass, where one figure is to stand for all
 class Draft:
     """A model that stays in memory. weights: that a token is multiplied with; products: as a Machine's, in its own format.
 
-    kv: bytes of keys and values that a token sees; group: queries that share a head of them.
+    kv: bytes of keys and values that a token sees; group: queries that share a head of them. layers: how many.
     """
 
     weights: int
     products: Mapping[int, float]
     kv: int = 0
     group: int = 1
+    layers: int = 0
 
-    def seconds(self, n: int, rates: Mapping[int, float]) -> float:
-        """Of a pass of n tokens. rates: a Machine's attention."""
-        return arithmetic(self.weights, self.products, n) + attention(self.kv, self.group, rates, n)
+    def seconds(self, n: int, machine: Machine) -> float:
+        """Of a pass of n tokens."""
+        seeing = attention(self.kv, self.group, machine.seeing(), n)
+        return arithmetic(self.weights, self.products, n) + seeing + self.layers * machine.layer
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Outlook:
         target = predict(self.of, self.placement, self.machine, nodes + 1, self.demand.context)
         width = max(1, round(nodes * DRAFT_SHARE))
         passes = DRAFT_PASSES * tokens
-        drafting = sum(passes * draft.seconds(width, self.machine.attention) for draft in self.drafts)
+        drafting = sum(passes * draft.seconds(width, self.machine) for draft in self.drafts)
         drafting += passes * self._copied(width) if self.copy else 0
         return Speculation(nodes, tokens, target, drafting)
 
@@ -85,7 +87,8 @@ class Outlook:
         """Seconds of a pass with the low-bit copy of what streams, and the other layers as they are."""
         pinned = self.of.multiplied * self.placement.pinned // self.of.layers
         weights = arithmetic(pinned, self.machine.products, tokens) + arithmetic(self.of.multiplied - pinned, self.copy, tokens)
-        return weights + self.at(self.demand.context, tokens).attention
+        full = self.at(self.demand.context, tokens)
+        return weights + full.attention + full.calls
 
     def factor(self, of: "Outlook") -> float:
         """How many times as fast as another."""
@@ -100,8 +103,9 @@ class Outlook:
     def with_processor(self, times: float) -> "Outlook":
         drafts = tuple(replace(draft, products=_faster(draft.products, times)) for draft in self.drafts)
         machine = replace(self.machine, products=_faster(self.machine.products, times),
-                          attention=_faster(self.machine.attention, times),
-                          quantised={kv: _faster(rates, times) for kv, rates in self.machine.quantised.items()})
+                          attention={kv: _faster(rates, times) for kv, rates in self.machine.attention.items()},
+                          chosen={kv: _faster(rates, times) for kv, rates in self.machine.chosen.items()},
+                          layer=self.machine.layer / times)
         return replace(self, machine=machine, drafts=drafts, copy=_faster(self.copy, times))
 
     def with_products(self, products: Mapping[int, float]) -> "Outlook":

@@ -15,20 +15,25 @@ DISK, ARITHMETIC, ATTENTION = "disk", "arithmetic", "attention"
 class Prediction:
     """Seconds of a pass: what streams comes beside the rest, and the longer of the two counts. limit: what takes longest.
 
-    arithmetic: of its weights; attention: over what was said before.
+    arithmetic: of its weights; attention: over what was said before; calls: what its layers take besides.
     """
 
     stream: float
     arithmetic: float
     attention: float = 0.0
+    calls: float = 0.0
+
+    @property
+    def computing(self) -> float:
+        return self.arithmetic + self.attention + self.calls
 
     @property
     def seconds(self) -> float:
-        return max(self.stream, self.arithmetic + self.attention)
+        return max(self.stream, self.computing)
 
     @property
     def limit(self) -> str:
-        if self.stream > self.arithmetic + self.attention:
+        if self.stream > self.computing:
             return DISK
         return ATTENTION if self.attention > self.arithmetic else ARITHMETIC
 
@@ -38,7 +43,7 @@ def predict(of: Footprint, placed: Placement, machine: Machine, n: int, context:
     kv = of.kv_token * context
     streamed = placed.streamed + (of.kv_position(placed.kv) * context if placed.kv_disk else 0)
     return Prediction(streamed / machine.disk, arithmetic(of.multiplied, machine.products, n),
-                      attention(kv, of.group, machine.seeing(placed.kv), n))
+                      attention(kv, of.group, machine.seeing(placed.kv), n), of.layers * machine.layer)
 
 
 def attention(kv: int, group: int, rates: Mapping[int, float], n: int) -> float:

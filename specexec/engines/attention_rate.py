@@ -1,7 +1,7 @@
-"""How many bytes of keys and values a second queries see, by the number of queries that share a head, and by format."""
+"""How many bytes of keys and values a second queries see, by how many share a head, by format, all rows or chosen ones."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import pointer
 from dataclasses import dataclass
 from itertools import cycle
@@ -18,36 +18,43 @@ ROWS = 32768  # of a layer's cache; of several layers', as there are processors 
 TORCH_ROWS = 4096  # of one that torch reads, which is slow
 
 
-def name(layout: str | None, bits: int = 16) -> str:
+def name(layout: str | None, bits: int = 16, chosen: int | None = None) -> str:
     """Of what `rates` measures: another name wherever the figures may be other ones."""
     threads = f"{torch.get_num_threads()} threads"
     if layout != "tile16":
         return f"torch {torch.__version__}, {threads}"
-    return f"{library.instruction_set()} kernels {sources.version()}, {threads}" + (f", {bits} bits" if bits < 16 else "")
+    of = (f", {bits} bits" if bits < 16 else "") + (f", {chosen} chosen rows" if chosen else "")
+    return f"{library.instruction_set()} kernels {sources.version()}, {threads}{of}"
 
 
 @torch.inference_mode()
 def rates(
     layout: str | None, counts: Sequence[int], rows: int | None = None, seconds: float = SECONDS, bits: int = 16,
-    together: int = WEIGHTS,
+    together: int = WEIGHTS, chosen: int | None = None,
 ) -> dict[int, float]:
     """{n: bytes of keys and values, as bf16, that n queries of each head see in a second} for each n of counts.
 
     layout: tile16 for the kernels, else torch in fp32. rows: of the cache. bits: 16, or 8 or 4 of quantised ones, which the
     kernels alone read; also then bytes are counted as bf16's. together: bytes of the layers that are gone through by turns.
+    chosen: of a cache's rows, that each query sees, as a view of the kernels has them.
     """
     rows = rows or (ROWS if layout == "tile16" else TORCH_ROWS)
-    seeing = _plain(rows) if layout != "tile16" else _kernels(rows, bits, together)
-    return {n: 2 * 2 * rows * KV_HEADS * DIM / median(seeing(n), seconds) for n in counts}
+    layers = -(-together * 16 // bits // _bytes(rows))
+    seeing = _kernels(list(_caches(layers, rows, bits, chosen))) if layout == "tile16" else _plain(rows)
+    return {n: _bytes(chosen or rows) / median(seeing(n), seconds) for n in counts}
+
+
+def _bytes(rows: int) -> int:
+    """Of so many keys and values in bf16."""
+    return 2 * 2 * rows * KV_HEADS * DIM
 
 
 Seeing = Callable[[int], Callable[[], object]]
 """seeing(n) is a call in which n queries of each head see all rows."""
 
 
-def _kernels(rows: int, bits: int, together: int) -> Seeing:
-    layers = -(-together * 16 // bits // (2 * 2 * rows * KV_HEADS * DIM))
-    caches = cycle([_whole(rows) if bits == 16 else _quantised(rows, bits) for _ in range(layers)])
+def _kernels(caches: Sequence["_Cache"]) -> Seeing:
+    by_turns = cycle(caches)
 
     def seeing(n: int) -> Callable[[], object]:
         tokens, group = _tokens(n)
@@ -55,7 +62,7 @@ def _kernels(rows: int, bits: int, together: int) -> Seeing:
         parents, seen = torch.empty(0, dtype=torch.int32), torch.zeros(tokens, dtype=torch.int32)
 
         def see() -> None:
-            cache = next(caches)
+            cache = next(by_turns)
             attention.attend(q, cache.struct, cache.committed, parents, seen, out)
 
         return see
@@ -72,23 +79,53 @@ class _Cache:
     pointed_to: object
 
 
-def _whole(rows: int) -> _Cache:
+def _caches(layers: int, rows: int, bits: int, chosen: int | None) -> Iterator[_Cache]:
+    """One a layer; where rows are chosen, as many choices of each as it takes until all of it was read."""
+    for _ in range(layers):
+        held, groups = (_buffers(rows), None) if bits == 16 else (_buffers(0), _groups(rows, bits))
+        if groups is not None:
+            yield from (_quantised(held, groups, bits, tiles) for tiles in (_choices(rows, chosen) if chosen else [None]))
+        elif chosen:
+            yield from (_gathered(held, rows, tiles) for tiles in _choices(rows, chosen))
+        else:
+            yield _Cache(attention.struct(*held), rows, held)
+
+
+def _buffers(rows: int) -> attention.Buffers:
     held = attention.empty_cache(KV_HEADS, rows + 64, DIM)
     for part in held:
         part.fill_(0.1)  # all the same: what is read takes no longer for what it says
-    return _Cache(attention.struct(*held), rows, held)
+    return held
 
 
-def _quantised(rows: int, bits: int) -> _Cache:
+def _groups(rows: int, bits: int) -> Groups:
     groups = Groups.empty(KV_HEADS, rows // GROUP, DIM, bits)
     for codes in (groups.upper, groups.lower):
         if codes is not None:
             codes.fill_(0x5A)
     groups.scales.fill_(0.1)
-    own, told = attention.empty_cache(KV_HEADS, 64, DIM), groups.struct(groups.capacity, bits, False)
+    return groups
+
+
+def _choices(rows: int, chosen: int) -> list[torch.Tensor]:
+    """Parts int32[kv_heads, chosen/16] of all tiles of 16 rows, in order, each head's own."""
+    tiles, each = rows // attention.ROWS, chosen // attention.ROWS
+    drawn = torch.stack([torch.randperm(tiles) for _ in range(KV_HEADS)])
+    return [drawn[:, start : start + each].sort(1).values.int() for start in range(0, tiles - each + 1, each)]
+
+
+def _gathered(held: attention.Buffers, rows: int, tiles: torch.Tensor) -> _Cache:
+    eights = torch.stack((2 * tiles, 2 * tiles + 1), 2).view(KV_HEADS, -1, attention.EIGHTS)
+    own, told = _buffers(0), attention.gathered(*held, eights)
     struct = attention.struct(*own)
+    struct.position, struct.gathered = rows, pointer(told)
+    return _Cache(struct, 0, (held, eights, own, told))
+
+
+def _quantised(own: attention.Buffers, groups: Groups, bits: int, tiles: torch.Tensor | None) -> _Cache:
+    told, struct = groups.struct(groups.capacity, bits, False, tiles), attention.struct(*own)
     struct.position, struct.quantised = groups.capacity * GROUP, pointer(told)
-    return _Cache(struct, 0, (groups, own, told))
+    return _Cache(struct, 0, (groups, own, tiles, told))
 
 
 def _plain(rows: int) -> Seeing:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from cli.forecast import ROWS
 from cli.ledger import view_bytes
 from cli.models import TREE
 from cli.prospect import prospect
@@ -21,11 +23,11 @@ from cli.subject import configured
 from offload.disk import PREFIX, Sample
 from offload.errors import TooLittleMemory
 from offload.footprint import footprint
-from offload.machine import Arithmetic, attention, measure, products
+from offload.machine import FEW, QUERIES, Arithmetic, Calls, attention, layer, measure, products
 from offload.measured import Measured
 from offload.plan import Demand, plan
 from offload.predict import arithmetic
-from specexec.engines import attention_rate, rate
+from specexec.engines import attention_rate, layer_rate, rate
 from specexec.kernels.library import REFERENCE, instruction_set, load
 from tests.cli.conftest import Specexec
 from tests.cli.test_errors import assert_two_lines
@@ -54,9 +56,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         products(cache, form)
     for layout in (LAYOUT, "rowmajor"):
         for bits in (16, 8, 4) if layout == "tile16" else (16,):
-            quick_one = partial(attention_rate.rates, layout, rows=256, seconds=0.01, bits=bits, together=2**22)
-            attention(cache, Arithmetic(attention_rate.name(layout, bits), quick_one))
+            _see(cache, layout, bits)
+        for bits in (16, 4) if layout == "tile16" else ():
+            _see(cache, layout, bits, ROWS, FEW)
+    for bits in (16, 8) if LAYOUT == "tile16" else ():
+        layer(cache, Calls(layer_rate.name(bits), partial(layer_rate.seconds, bits, 0.01)))
     return home
+
+
+def _see(cache: Measured, layout: str, bits: int, chosen: int | None = None, counts: Sequence[int] = QUERIES) -> None:
+    quick = partial(attention_rate.rates, layout, rows=2 * ROWS if chosen else 256, seconds=0.01, bits=bits, together=2**22,
+                    chosen=chosen)
+    attention(cache, Arithmetic(attention_rate.name(layout, bits, chosen), quick), counts)
 
 
 @pytest.fixture(autouse=True)
@@ -195,15 +206,18 @@ def test_figures_follow_from_what_was_measured(llama: Path, specexec: Specexec) 
     rates = {int(n): speed for n, speed in machine["weights_per_second"].items()}
     assert plain["stream_seconds"] == pytest.approx(found["streamed_bytes"] / machine["disk_bytes_per_second"])
     assert plain["arithmetic_seconds"] == pytest.approx(of.multiplied / rates[1])
-    seeing = {int(n): speed for n, speed in machine["attention_bytes_per_second"].items()}
+    seeing = {int(n): speed for n, speed in machine["attention_bytes_per_second"]["bf16"].items()}
     kv = of.kv_token * found["ctx_size"]
     assert (found["kv_bytes"], of.group) == (kv, 8)
     assert plain["attention_seconds"] == pytest.approx(arithmetic(kv, seeing, 8))
-    assert plain["pass_seconds"] == max(plain["stream_seconds"], plain["arithmetic_seconds"] + plain["attention_seconds"])
+    assert plain["calls_seconds"] == pytest.approx(80 * machine["layer_seconds"])
+    assert (machine["layer_seconds"] > 0) == (LAYOUT == "tile16")
+    computing = plain["arithmetic_seconds"] + plain["attention_seconds"] + plain["calls_seconds"]
+    assert plain["pass_seconds"] == max(plain["stream_seconds"], computing)
     assert plain["tokens_per_second"] == 1 / plain["pass_seconds"]
     for cell in found["speculative"]:
         tokens = cell["nodes"] + 1
-        computing = arithmetic(of.multiplied, rates, tokens) + arithmetic(kv, seeing, 8 * tokens)
+        computing = arithmetic(of.multiplied, rates, tokens) + arithmetic(kv, seeing, 8 * tokens) + plain["calls_seconds"]
         wanted = max(plain["stream_seconds"], computing)
         assert cell["pass_seconds"] == pytest.approx(wanted)
         assert cell["tokens_per_second"] == pytest.approx(cell["tokens_per_pass"] / wanted)

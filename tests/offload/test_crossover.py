@@ -15,10 +15,10 @@ LONGEST, ROWS = 131072, 4096
 rates = st.floats(1e8, 1e12)
 
 
-def resident(products: float, seen: float, queries: int = 10**6) -> Resident:
-    """products, seen: weights and bytes a second of one token; so many queries see as fast as one."""
+def resident(products: float, seen: float, queries: int = 10**6, chosen: float | None = None) -> Resident:
+    """products, seen: weights and bytes a second of one token; so many queries see as fast as one. chosen: bytes of a view."""
     attention: Mapping[int, float] = {1: seen, queries: seen, 2 * queries: seen / 2}
-    return Resident(OF, {1: products, 512: products}, attention, LONGEST)
+    return Resident(OF, {1: products, 512: products}, attention, {1: chosen or seen}, LONGEST)
 
 
 @given(products=rates, seen=rates)
@@ -33,13 +33,14 @@ def test_attention_takes_as_long_as_weights_where_that_is_said(products: float, 
         assert of.seeing(1, context - 2) <= weights
 
 
-@given(products=rates, seen=rates)
-def test_a_view_pays_from_there_on_and_not_before(products: float, seen: float) -> None:
-    of = resident(products, seen)
+@given(products=rates, seen=rates, chosen=rates)
+def test_a_view_pays_from_there_on_and_not_before(products: float, seen: float, chosen: float) -> None:
+    of = resident(products, seen, chosen=chosen)
     found = of.pays(ROWS)
 
     def ratio(context: int) -> float:
-        drafting = GUESSES * of.seconds(1, min(ROWS, context)) + of.seconds(GUESSES + 1, context)
+        seeing = OF.kv_token * min(ROWS, context) / chosen
+        drafting = GUESSES * (of.seconds(1, 0) + seeing * OF.group) + of.seconds(GUESSES + 1, context)
         return (RIGHT + 1) * of.seconds(1, context) / drafting
 
     assert all(ratio(context) <= 1 for context in range(STEP, (found or LONGEST + STEP), STEP))

@@ -17,12 +17,13 @@ from tests.offload.test_plan import LLAMA_70B
 GIB = 2**30
 OF = footprint(LLAMA_70B | {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336}, "nf4")
 RATES: Mapping[str, float] = {"bf16": 2e10, "int8": 4e10, "int4": 6e10}
+CHOSEN: Mapping[str, float] = {"bf16": 1.5e10, "int4": 2.5e10}
 ROWS = 4096
 
 
 def outlook(context: int, ram: int = 64 * GIB, of: Footprint = OF) -> Outlook:
-    made = {kv: dict.fromkeys((1, 512), rate) for kv, rate in RATES.items()}
-    machine = Machine(ram, None, 2e9, None, {1: 4e10, 512: 4e10 / 512}, made.pop("bf16"), made)
+    made, chosen = ({kv: dict.fromkeys((1, 512), rate) for kv, rate in rates.items()} for rates in (RATES, CHOSEN))
+    machine = Machine(ram, None, 2e9, None, {1: 4e10, 512: 4e10 / 512}, made, chosen)
     return Outlook(of, Demand(context, 512), machine)
 
 
@@ -44,9 +45,9 @@ def test_a_model_that_drafts_for_itself_reads_what_its_view_holds() -> None:
     upper = found(of)["--kv int8 --draft self --draft-kv int4"]
     assert upper.draft == pytest.approx(weights + 32768 * row / 3)
     chosen = found(of)["--kv bf16 --draft self --draft-kv retrieval"]
-    assert chosen.draft == pytest.approx(weights + ROWS * row)
+    assert chosen.draft == pytest.approx(weights + ROWS * OF.kv_token / CHOSEN["bf16"])
     both = found(of)["--kv int8 --draft self --draft-kv retrieval"]
-    assert both.draft == pytest.approx(weights + ROWS * row)  # chosen rows take as long in every format
+    assert both.draft == pytest.approx(weights + ROWS * OF.kv_token / CHOSEN["int4"]), "the upper halves of chosen rows"
     checked = replace(of, demand=replace(of.demand, kv="int8")).at(32768, GUESSES + 1).seconds
     assert both.speed == pytest.approx((RIGHT + 1) / (GUESSES * both.draft + checked))
 

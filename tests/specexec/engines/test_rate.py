@@ -1,9 +1,12 @@
 """Rates of real products, of each format and layout, and the names they are kept under."""
 
+from ctypes import c_int32
+from itertools import product
+
 import pytest
 import torch
 
-from specexec.engines import attention_rate, rate
+from specexec.engines import attention_rate, layer_rate, rate
 from specexec.kernels import attention, linear
 from specexec.kernels.table import Cache
 from tests.kernels import need, threads
@@ -54,7 +57,33 @@ def test_attention_is_timed_over_every_format(bits: int, monkeypatch: pytest.Mon
     found = attention_rate.rates("tile16", (1, 8), rows=256, seconds=0.0, bits=bits, together=2**22)
     assert found == dict.fromkeys((1, 8), 2 * 2 * 2 * 256 * attention_rate.KV_HEADS * attention_rate.DIM)
     assert read == [(0, 256) if bits == 16 else (2, 0)] * 2
-    assert len({attention_rate.name("tile16", of) for of in (16, 8, 4)}) == 3
+    assert len({attention_rate.name("tile16", *of) for of in product((16, 8, 4), (None, 128))}) == 6
+
+
+@pytest.mark.parametrize("bits", [16, 4])
+def test_a_view_is_timed_over_other_rows_each_time(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    need()
+    read: list[list[list[int]]] = []  # tiles of each head
+
+    def seen(q: torch.Tensor, cache: Cache, committed: int, *others: torch.Tensor) -> None:
+        assert (committed, cache.position) == (0, 512)
+        if bits == 16:
+            of = cache.gathered.contents
+            eights = (c_int32 * (of.blocks * 8 * cache.kv_heads)).from_address(of.eights)[:]
+            assert [eight + 1 for eight in eights[::2]] == eights[1::2]
+            tiles = [eight // 2 for eight in eights[::2]]
+        else:
+            of = cache.quantised.contents
+            tiles = (c_int32 * (of.chosen * cache.kv_heads)).from_address(of.tiles)[:]
+        read.append([tiles[at : at + 8] for at in range(0, len(tiles), 8)])
+
+    monkeypatch.setattr(attention, "attend", seen)
+    monkeypatch.setattr(attention_rate, "median", lambda call, seconds: [call() for _ in range(4)] and 0.5)
+    found = attention_rate.rates("tile16", (1,), rows=512, seconds=0.0, bits=bits, together=1, chosen=128)
+    assert found == {1: 2 * 2 * 2 * 128 * attention_rate.KV_HEADS * attention_rate.DIM}
+    for head in range(attention_rate.KV_HEADS):
+        assert all(choice[head] == sorted(choice[head]) for choice in read)
+        assert sorted(tile for choice in read for tile in choice[head]) == list(range(512 // 16))
 
 
 def test_whatever_changes_a_rate_changes_its_name() -> None:
@@ -63,3 +92,14 @@ def test_whatever_changes_a_rate_changes_its_name() -> None:
     assert len(names) == 6, "the reference rounds no activations"
     with threads(torch.get_num_threads() + 1):
         assert rate.name("nf4", "tile16", 8) not in names
+
+
+def test_a_layer_takes_time_besides() -> None:
+    need()
+    calls: list[int] = []
+    real = linear.linear
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "linear", lambda matrices, x: calls.append(x.n) or real(matrices, x))
+        assert 0 < layer_rate.seconds(8, 0.0) < 0.01
+    assert set(calls) == {1}
+    assert layer_rate.name(8) != layer_rate.name(16)
