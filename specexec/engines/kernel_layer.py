@@ -1,7 +1,7 @@
-"""One decoder layer on the CPU kernels: nine calls, all of whose arguments are made once."""
+"""One decoder layer on the CPU kernels: one call, whose arguments are made once."""
 
 from collections.abc import Mapping
-from ctypes import byref
+from ctypes import byref, pointer
 from dataclasses import dataclass
 
 import torch
@@ -58,10 +58,17 @@ class KernelLayer:
                                 self._matrix("mlp.up_proj", shape.ffn, shape.width, gate_up[:, shape.ffn :]))
         self.down = matrices(self._matrix("mlp.down_proj", shape.width, shape.ffn, room.x, adds=True))
         self.rope = self._rope()
+        self.struct = self._struct()
 
     def _matrix(self, name: str, rows: int, columns: int, out: torch.Tensor, adds: bool = False) -> table.Matrix:
         bias = vector(self._held, f"{name}.bias", rows) if f"{name}.bias" in self._held else None
         return linear.matrix(packed(self._held, name, rows, columns), out, bias, adds)
+
+    def _struct(self) -> table.Layer:
+        s, room = self.shape, self.room
+        return table.Layer(room.x.data_ptr(), self.input_norm, self.post_norm, self.qkv, self.o, self.gate_up, self.down,
+                           pointer(self.rope), pointer(room.attention), pointer(room.width), pointer(room.mixed_in),
+                           pointer(room.ffn), s.width, s.ffn, s.eps)
 
     def _rope(self) -> table.Rope:
         s, room = self.shape, self.room
@@ -72,17 +79,6 @@ class KernelLayer:
 
     def forward(self, step: Step, cache: table.Cache) -> None:
         """The workspace's x through this layer."""
-        k, s, room = self.kernels, self.shape, self.room
         self.rope.angles, self.rope.n, self.rope.row = step.angles.data_ptr(), step.asked.n, step.row
         self.rope.threads = step.asked.threads
-        x = room.x.data_ptr()
-        k.norm_quantise(x, self.input_norm, s.width, s.eps, byref(room.width))
-        k.linear(self.qkv, 3, byref(room.width))
-        k.rope(byref(self.rope), byref(cache))
-        k.attend(byref(room.attention), byref(cache), byref(step.asked))
-        k.quantise(room.mixed.data_ptr(), s.q, byref(room.mixed_in))
-        k.linear(self.o, 1, byref(room.mixed_in))
-        k.norm_quantise(x, self.post_norm, s.width, s.eps, byref(room.width))
-        k.linear(self.gate_up, 2, byref(room.width))
-        k.silu_quantise(room.gate_up.data_ptr(), s.ffn, byref(room.ffn))
-        k.linear(self.down, 1, byref(room.ffn))
+        self.kernels.layer(byref(self.struct), byref(cache), byref(step.asked))

@@ -65,6 +65,28 @@ namespace {
 
 bool runs_portable() { return true; }
 
+// One call instead of nine: between kernels that went through memory the caller's own code and data are in no cache any more.
+[[maybe_unused]] void through(const Kernels &k, const SpecexecLayer &l, const SpecexecCache *cache, const SpecexecPass *pass) {
+  k.norm_quantise(l.x, l.input_norm, l.width, l.eps, l.wide);
+  k.linear(l.qkv, 3, l.wide);
+  k.rope(l.rope, cache);
+  k.attend(l.attention, cache, pass);
+  k.quantise(l.attention->out, l.attention->heads * l.attention->out_dim, l.mixed);
+  k.linear(l.o, 1, l.mixed);
+  k.norm_quantise(l.x, l.post_norm, l.width, l.eps, l.wide);
+  k.linear(l.gate_up, 2, l.wide);
+  k.silu_quantise(l.gate_up->out, l.ffn, l.fed);
+  k.linear(l.down, 1, l.fed);
+}
+
+#define X(isa)                   \
+  const Kernels *table_##isa();  \
+  void layer_##isa(const SpecexecLayer *of, const SpecexecCache *cache, const SpecexecPass *pass) { \
+    through(*table_##isa(), *of, cache, pass);                                                      \
+  }
+SPECEXEC_ISAS
+#undef X
+
 // Filled at the first use, and by a CPU that runs them.
 #define X(isa)                        \
   const Kernels *table_##isa() {      \
@@ -74,6 +96,7 @@ bool runs_portable() { return true; }
       isa::fill_attention(t);         \
       isa::fill_rows(t);              \
       isa::fill_hierarchical(t);      \
+      t.layer = layer_##isa;          \
       return t;                       \
     }();                              \
     return &table;                    \

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 6
+#define SPECEXEC_ABI 7
 
 extern "C" {
 
@@ -86,6 +86,18 @@ struct SpecexecRope {
   float eps, scaling;
   int32_t threads;
 };
+
+// A decoder layer and the buffers of a pass through it: x += attention of x, then x += feed-forward of x.
+struct SpecexecLayer {
+  float *x;                 // fp32 [n][width]
+  const float *input_norm, *post_norm;  // fp32 [width]
+  const SpecexecMatrix *qkv, *o, *gate_up, *down;  // 3, 1, 2 and 1 of them; o and down add to x
+  const SpecexecRope *rope;             // from where qkv's products go
+  const SpecexecAttention *attention;   // of what rope leaves
+  const SpecexecActivations *wide, *mixed, *fed;  // what is multiplied: qkv and gate_up with wide, o with mixed, down with fed
+  int64_t width, ffn;
+  float eps;
+};
 }
 
 namespace specexec {
@@ -101,6 +113,7 @@ struct Kernels {
   void (*attend)(const SpecexecAttention *what, const SpecexecCache *over, const SpecexecPass *pass);
   void (*move)(const SpecexecCache *cache, int64_t layers, int64_t to, const int64_t *from, int64_t count);
   void (*compress)(const SpecexecCache *cache, int64_t layers, int64_t from, int64_t to, int32_t threads);
+  void (*layer)(const SpecexecLayer *of, const SpecexecCache *cache, const SpecexecPass *pass);
 };
 
 }  // namespace specexec

@@ -69,6 +69,16 @@ class Rope(Structure):
     ]
 
 
+class Layer(Structure):
+    _fields_: ClassVar = [
+        ("x", c_void_p), ("input_norm", c_void_p), ("post_norm", c_void_p),
+        ("qkv", POINTER(Matrix)), ("o", POINTER(Matrix)), ("gate_up", POINTER(Matrix)), ("down", POINTER(Matrix)),
+        ("rope", POINTER(Rope)), ("attention", POINTER(Attention)),
+        ("wide", POINTER(Activations)), ("mixed", POINTER(Activations)), ("fed", POINTER(Activations)),
+        ("width", c_int64), ("ffn", c_int64), ("eps", c_float),
+    ]
+
+
 # in the order of struct Kernels, after `tokens`
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "quantise": (c_void_p, c_int64, POINTER(Activations)),
@@ -80,6 +90,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "attend": (POINTER(Attention), POINTER(Cache), POINTER(Pass)),
     "move": (POINTER(Cache), c_int64, c_int64, c_void_p, c_int64),
     "compress": (POINTER(Cache), c_int64, c_int64, c_int64, c_int32),
+    "layer": (POINTER(Layer), POINTER(Cache), POINTER(Pass)),
 }
 
 
@@ -99,6 +110,7 @@ class Table:
     attend: Callable[..., None]
     move: Callable[..., None]
     compress: Callable[..., None]
+    layer: Callable[..., None]
 
     def __init__(self, raw: _Raw) -> None:
         self.tokens: int = raw.tokens

@@ -60,7 +60,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for bits in (16, 4) if layout == "tile16" else ():
             _see(cache, layout, bits, ROWS, FEW)
     for bits in (16, 8) if LAYOUT == "tile16" else ():
-        layer(cache, Calls(layer_rate.name(bits), partial(layer_rate.seconds, bits, 0.01)))
+        layer(cache, Calls(layer_rate.name(bits), partial(layer_rate.seconds, bits, 2**16)))
     return home
 
 

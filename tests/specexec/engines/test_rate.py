@@ -100,6 +100,6 @@ def test_a_layer_takes_time_besides() -> None:
     real = linear.linear
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "linear", lambda matrices, x: calls.append(x.n) or real(matrices, x))
-        assert 0 < layer_rate.seconds(8, 0.0) < 0.01
+        assert 0 < layer_rate.seconds(8, 2**16) < 0.01
     assert set(calls) == {1}
     assert layer_rate.name(8) != layer_rate.name(16)
