@@ -18,6 +18,8 @@ class Angles:
         """fp32[n, 2, head_dim/2]."""
         while max(positions) >= len(self._known):
             self._known = torch.cat((self._known, self._block(len(self._known))))
+        if len(positions) == 1:
+            return self._known[positions[0] : positions[0] + 1]
         return self._known[torch.tensor(positions)]
 
     def _block(self, start: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """A quantised model on the CPU kernels: the same logits to the last bit in every tree, prefix and chunking."""
 
 from collections.abc import Callable, Mapping, Sequence
+from ctypes import addressof, byref, c_int32
 from typing import Self
 
 import torch
@@ -12,10 +13,9 @@ from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.engines.workspace import Shape, Workspace
 from specexec.errors import Interrupted
-from specexec.kernels import attention, linear, rows, table
+from specexec.kernels import attention, linear, table
 from specexec.kernels.hierarchical import GROUP
 from specexec.kernels.library import instruction_set, version
-from specexec.kernels.linear import Activations
 from specexec.kv.backing import BLOCK, KEPT, STEP, MakeBacking
 from specexec.kv.blocks import BlockCache, KernelCache
 from specexec.kv.cache import KVCache
@@ -106,13 +106,12 @@ class KernelEngine(WeightsEngine):
         del keep
         return self._room.x[:n]
 
-    def _steps(self, positions: list[int], parents: Sequence[int]) -> tuple[dict[int | None, Step], list[torch.Tensor]]:
-        """A pass for each window there is, and the tensors they point into."""
-        above, at = self.blocks.above, torch.tensor(positions, dtype=torch.int32)
-        of, angles = torch.tensor(parents, dtype=torch.int32), self.angles.at(positions)
-        first = {w: torch.zeros_like(at) if w is None else (at + 1 - w).clamp(min=0) for w in set(self.windows)}
-        row = above + len(parents) - len(positions)
-        steps = {w: Step(angles, table.Pass(of.data_ptr(), seen.data_ptr(), above, len(of), len(at), table.threads()), row)
+    def _steps(self, positions: list[int], parents: Sequence[int]) -> tuple[dict[int | None, Step], list[object]]:
+        """A pass for each window there is, and the arrays they point into."""
+        above, n, angles, of = self.blocks.above, len(positions), self.angles.at(positions), (c_int32 * len(parents))(*parents)
+        first = {w: (c_int32 * n)(*([] if w is None else (max(0, at + 1 - w) for at in positions))) for w in set(self.windows)}
+        row = above + len(parents) - n
+        steps = {w: Step(angles, table.Pass(addressof(of), addressof(seen), above, len(of), n, table.threads()), row)
                  for w, seen in first.items()}
         return steps, [of, *first.values()]
 
@@ -128,8 +127,8 @@ class KernelEngine(WeightsEngine):
         return self._layers[id(tensors)]
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        activations = Activations.empty(len(states), self.shape.width, self.bits)
-        rows.norm_quantise(states, self.norm, self.shape.eps, activations)
-        out = torch.empty(len(states), self.head.rows)
-        linear.linear([linear.matrix(self.head, out)], activations)
+        out, wide, kernels = torch.empty(len(states), self.head.rows), self._room.width, table.needed()
+        wide.n = len(states)  # of a pass that is through
+        kernels.norm_quantise(states.data_ptr(), self.norm.data_ptr(), self.shape.width, self.shape.eps, byref(wide))
+        kernels.linear(byref(linear.matrix(self.head, out)), 1, byref(wide))
         return out[:, : self.limits.vocabulary]
