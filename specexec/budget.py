@@ -9,8 +9,8 @@ from specexec.roles import Pass, Worth
 FIRST = 32  # tokens of a pass that carries a tree when nothing is known about the machine
 MEMORY = 0.9  # weight of all earlier passes in the rate when a new one comes
 IDLE = 3  # passes without a draft after which nothing looks for one
-SELDOM, PAUSE = 64, 0.5  # of them, between two looks at the most, and seconds between these at the least
-SPARE = 0.005  # the share of time spent on looking again
+SELDOM, PAUSE = 64, 1.0  # of them, between two looks at the most, and seconds between these at the least
+SPARE = 0.003  # the share of time spent on looking again
 WAKING = 3  # plain passes that looks may take, all together, where the text has changed
 FEW = 16  # tokens above node 0 beyond which a pass reads a prompt, and says little about the rate
 
