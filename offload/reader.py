@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 
+USUAL = 0.8  # weight of all earlier reads in what one usually takes
+SURE = 0.8  # the share of what is left of a wait that may be counted on
+
 
 class Reader:
     """fetch(index, slot) reads a layer and returns True, False where `stopping` made it give up.
@@ -19,39 +22,47 @@ class Reader:
         settle: Callable[[int, int], None] = lambda index, slot: None,
     ) -> None:
         self._cycle, self._slot_count, self._fetch, self._settle = cycle, slots, fetch, settle
-        self.waited = 0.0  # seconds, in all, those filled with work included
+        self.waited = 0.0  # seconds, in all, until layers were there
+        self._usual = 0.0  # seconds that a read takes
+        self._began: float | None = None  # when the one that goes on did
         self.stopping = False  # asked by fetch between blocks
         self._changed = threading.Condition()
-        self._ready: deque[tuple[int, int]] = deque()  # (layer, slot), oldest first
+        self._ready: deque[tuple[int, int, float]] = deque()  # (layer, slot, when it was there), oldest first
         self._taken: int | None = None  # the slot in use
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._expected = -1  # the layer that the next take should ask for
 
-    def take(self, index: int, work: Callable[[], bool] = lambda: False) -> int:
+    def take(self, index: int, work: Callable[[float], bool] = lambda seconds: False) -> int:
         """The slot that holds layer `index`, once it is there. Raises what reading it raised.
 
-        work: called while it is not, until it returns False.
+        work: called while it is not, until it returns False, with the seconds that may surely be spent on it.
         """
         if not self._follows(index):
             self._start(index)
         began = time.perf_counter()
-        while not self._there and work():
+        while not self._there and work(self._left):
             pass
         with self._changed:
             self._changed.wait_for(lambda: self._there)
-            self.waited += time.perf_counter() - began
             if not self._ready:
                 error, self._error = self._error, None
                 assert error is not None
                 self._thread = None
                 raise error
-            _, self._taken = self._ready.popleft()
+            _, self._taken, there = self._ready.popleft()
+            self.waited += max(0.0, there - began)
             return self._taken
 
     @property
     def _there(self) -> bool:
         return bool(self._ready or self._error)
+
+    @property
+    def _left(self) -> float:
+        """Of the read that is waited for; 0 before any was seen."""
+        now = time.perf_counter()
+        return max(0.0, SURE * ((self._began or now) + self._usual - now))
 
     def release(self) -> None:
         """The slot taken last may be written again."""
@@ -88,11 +99,15 @@ class Reader:
                 slot = turn % self._slot_count
                 if not self._wait_for(slot):
                     return
+                self._began = began = time.perf_counter()
                 if not self._fetch(index, slot):
                     return
+                self._began = None
                 with self._changed:
-                    self._ready.append((index, slot))
+                    self._ready.append((index, slot, there := time.perf_counter()))
                     self._changed.notify_all()
+                took = there - began
+                self._usual = USUAL * self._usual + (1 - USUAL) * took if self._usual else took
                 self._settle(index, slot)
                 index = self._next(index)
         except BaseException as error:  # the thread that waits raises it
@@ -103,5 +118,5 @@ class Reader:
     def _wait_for(self, slot: int) -> bool:
         """Until the slot is free; False: the thread is to end."""
         with self._changed:
-            self._changed.wait_for(lambda: self.stopping or (slot != self._taken and all(slot != s for _, s in self._ready)))
+            self._changed.wait_for(lambda: self.stopping or (slot != self._taken and all(slot != s for _, s, _ in self._ready)))
             return not self.stopping

@@ -20,7 +20,7 @@ from offload.told import Told, nobody
 Tensors = Mapping[str, torch.Tensor]
 
 
-def _nothing() -> bool:
+def _nothing(seconds: float) -> bool:
     return False
 
 
@@ -78,7 +78,7 @@ class Streamer:
         self._slots = [Buffer(max(pieces[index].size for index in cycle)) for _ in range(min(slots, len(cycle)))]
         self._views: dict[tuple[int, int], Tensors] = {}  # by buffer and by layout of the file
         self._reader = Reader(cycle, len(self._slots), self._fetch)
-        self._work: Callable[[], bool] = _nothing
+        self._work: Callable[[float], bool] = _nothing
 
     def resident(self) -> Tensors:
         return self._resident
@@ -106,12 +106,12 @@ class Streamer:
 
     @property
     def waited(self) -> float:
-        """Seconds that passes have waited for the disk so far, those filled with work included."""
+        """Seconds until what passes waited for was there, in all; those filled with work included."""
         return self._reader.waited
 
     @contextmanager
-    def filled(self, work: Callable[[], bool]) -> Iterator[None]:
-        """Inside, a pass that would wait for the disk calls `work` instead, until it returns False."""
+    def filled(self, work: Callable[[float], bool]) -> Iterator[None]:
+        """Inside, a pass that would wait for the disk calls `work` instead, with the seconds it has, until that is False."""
         self._work = work
         try:
             yield

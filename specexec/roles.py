@@ -130,13 +130,10 @@ class Pass:
 
 
 class Idle(Protocol):
-    """Where passes wait for weights. waited: seconds, in all, those filled with work included."""
+    """Where passes wait for weights."""
 
-    @property
-    def waited(self) -> float: ...
-
-    def filled(self, work: Callable[[], bool]) -> AbstractContextManager[None]:
-        """Inside, a pass that would wait calls `work` instead, until it returns False."""
+    def filled(self, work: Callable[[float], bool]) -> AbstractContextManager[None]:
+        """Inside, a pass that would wait calls `work` instead, with the seconds that it has for it, until it returns False."""
 
 
 class Drafter(Protocol):

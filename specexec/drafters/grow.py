@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from specexec.chance import Chance, Families
-from specexec.drafters.ahead import Ahead
 from specexec.drafters.crew import SHARES, Crew
 from specexec.drafters.growing import RUN, Expander, Growing, Lesson
 from specexec.drafters.setting import Setting
@@ -33,7 +32,6 @@ class Grow:
 
     def __init__(self, expanders: Sequence[Expander], context: int, idle: Idle | None = None) -> None:
         self.expanders, self.context, self.idle, self.chance = expanders, context, idle, Chance()
-        self._ahead = Ahead()
         self.crews = _crews(expanders)
         self._growing = NOTHING
         self._chosen: list[int] = [0]
@@ -66,20 +64,17 @@ class Grow:
         """Looks below the likeliest ends of the tree, for as long as the pass would wait: one of them may be the next root."""
         if self.idle is None or not self._growing.budget or not any(expander.models for expander in self.expanders):
             return nullcontext()
-        self._ahead.begin(self.idle.waited)
         self._growing.reopen(SMALLEST)
         return self.idle.filled(self._look_ahead)
 
-    def _look_ahead(self) -> bool:
+    def _look_ahead(self, seconds: float) -> bool:
         crew, tree = self.crews[0], self._growing
         nodes = tree.best_waiting(AHEAD)
         chances = self._chances(nodes)
-        if not (nodes and chances.sum() > LEAST_AHEAD and self._ahead.affords(crew.seconds(len(nodes)))):
+        if not (nodes and chances.sum() > LEAST_AHEAD and crew.seconds(len(nodes)) <= seconds):
             tree.put_back(nodes)
             return False
-        began = time.perf_counter()
         self._appraise(tree.offer(crew.look(tree, nodes)))
-        self._ahead.spent(time.perf_counter() - began)
         return True
 
     def _grow(self, setting: Setting, worth: Worth) -> None:

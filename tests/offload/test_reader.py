@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from offload.reader import Reader
+from offload.reader import SURE, Reader
 
 
 class Disk:
@@ -112,7 +112,8 @@ def test_a_wait_is_filled_with_work_until_it_is_over_or_nothing_is_left() -> Non
     disk, done = Disk(1, 0.3), list[int]()
     reader = Reader([0, 1], 1, disk.fetch)
 
-    def work() -> bool:
+    def work(seconds: float) -> bool:
+        assert seconds == 0.0, "nobody knows yet what a read takes"
         done.append(len(disk.fetched))
         time.sleep(0.01)
         return len(done) % 10 != 0
@@ -125,6 +126,27 @@ def test_a_wait_is_filled_with_work_until_it_is_over_or_nothing_is_left() -> Non
     reader.close()
 
 
+def test_work_is_told_how_long_the_wait_will_be_and_what_it_takes_beyond_is_no_waiting() -> None:
+    disk, told = Disk(1, 0.3), list[float]()
+    reader = Reader([0, 1], 1, disk.fetch)
+    take(reader, disk, 0)
+    before = reader.waited
+
+    def work(seconds: float) -> bool:
+        told.append(seconds)
+        time.sleep(0.1 if len(told) < 3 else 1.0)
+        return True
+
+    assert reader.take(1, work) == 0
+    assert told == sorted(told, reverse=True)
+    assert len(told) == 3, "the third took longer than the wait"
+    assert told[0] == pytest.approx(SURE * 0.3, abs=0.1)
+    assert told[2] == pytest.approx(SURE * 0.1, abs=0.1)
+    assert reader.waited - before < 0.7
+    reader.release()
+    reader.close()
+
+
 def test_what_is_there_is_taken_without_work() -> None:
     disk = Disk(2)
     reader = Reader([0, 1], 2, disk.fetch)
@@ -132,6 +154,6 @@ def test_what_is_there_is_taken_without_work() -> None:
     deadline = time.monotonic() + 5
     while len(disk.fetched) < 2 and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert reader.take(1, lambda: pytest.fail("nothing is to be waited for")) == 1
+    assert reader.take(1, lambda seconds: pytest.fail("nothing is to be waited for")) == 1
     reader.release()
     reader.close()

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from specexec.drafters.ahead import SHARE, Ahead
 from specexec.drafters.belief import Candidates
 from specexec.drafters.evaluated import Evaluated, Row
 from specexec.drafters.grow import Grow
@@ -19,13 +18,12 @@ class Disk:
     """Implements Idle: every pass waits for some seconds, and lets them be filled."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.waited, self.filled_times = seconds, 0.0, 0
+        self.seconds, self.filled_times = seconds, 0
 
     @contextmanager
-    def filled(self, work: Callable[[], bool]) -> Iterator[None]:
-        while work():
+    def filled(self, work: Callable[[float], bool]) -> Iterator[None]:
+        while work(self.seconds):
             self.filled_times += 1
-        self.waited += self.seconds
         yield
 
 
@@ -61,19 +59,6 @@ def test_where_nothing_waits_nothing_is_drafted_ahead() -> None:
     disk = Disk(0.0)
     written(waiting(ToyEngine(table(3)), disk), 1.0, 0)
     assert disk.filled_times == 0
-
-
-def test_no_more_is_filled_than_the_pass_before_waited() -> None:
-    ahead = Ahead()
-    ahead.begin(0.0)
-    assert not ahead.affords(0.1)
-    ahead.begin(5.0)
-    assert ahead.affords(5.0 * SHARE)
-    ahead.spent(3.0)
-    assert not ahead.affords(5.0 * SHARE - 2.9)
-    ahead.begin(7.0)
-    assert ahead.affords(2.0 * SHARE)
-    assert not ahead.affords(2.0)
 
 
 def row(token: int, parent: int) -> Row:
