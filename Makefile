@@ -1,6 +1,7 @@
 # setup: .venv with everything.  run: one real prompt on the bundled pair.  test: every check.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
 PROMPT ?= Once upon a time
 
 # Tests start hundreds of processes, each of which would compile the package anew where that is not kept.
@@ -14,7 +15,8 @@ setup: .venv/.done
 
 .venv/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) 'setuptools>=77'
+	$(BIN)/python setup.py --quiet build_kernels --inplace & $(PIP) -e '.[dev]' && wait  # downloads while it compiles
 	touch $@
 
 run: setup
@@ -34,7 +36,7 @@ test-gguf: setup .venv/.gguf
 	$(BIN)/pytest tests/gguf
 
 .venv/.gguf: pyproject.toml
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[gguf]'
+	$(PIP) -e '.[gguf]'
 	touch $@
 
 train: setup

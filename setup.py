@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -108,12 +110,22 @@ def compile_unit(unit: Unit, compiler: Compiler) -> Path:
     return out
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Who comes second waits and finds the objects: `make setup` compiles while pip downloads, and then pip builds."""
+    import fcntl
+
+    OBJECTS.mkdir(parents=True, exist_ok=True)
+    with (OBJECTS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def build_library(out: Path) -> None:
     """Compiles in parallel and links; replaces out in one step, since a process may be running it."""
     compiler = named_compiler()
     parts = units(compiler)
-    OBJECTS.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with alone(), ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(partial(compile_unit, compiler=compiler), parts))
     strict = () if sys.platform == "darwin" else ("-Wl,-z,defs",)
     openmp = ("-fopenmp",) if "-fopenmp" in parts[0].flags else ()

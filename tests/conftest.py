@@ -26,9 +26,14 @@ settings.register_profile("specexec", deadline=None, derandomize=True, print_blo
 settings.load_profile("specexec")
 
 
+LONG = {f"test_{name}.py" for name in (
+    "bench_shape", "chat_terminal", "exact", "expand", "fuzz", "kernel_engine", "low_bit", "run", "stream_interrupts",
+    "stream_memory", "verify")}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of the longest tests first, so that both workers end at the same time."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    """The files that take longest first, those of this folder among them, so that both workers end at the same time."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent and item.path.name not in LONG)
 
 
 def pytest_collection_finish() -> None:

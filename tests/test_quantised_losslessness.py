@@ -13,9 +13,7 @@ from cli.session import AnswerOptions, Session
 from specexec.engines.kernel_engine import KernelEngine
 from specexec.sampling import Sampling
 from tests.kernels import need, threads
-from tests.test_losslessness import BUDGETS, DRAFTS, TEMPERATURES, answer, prompts
-
-EVERY = [(draft, budget) for draft in DRAFTS[1:] for budget in BUDGETS]
+from tests.test_losslessness import EVERY, SOME, TEMPERATURES, answer, prompts
 
 
 @cache
@@ -44,7 +42,8 @@ def test_a_quantised_model_runs_on_the_kernels() -> None:
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_the_text_does_not_depend_on_the_draft(temperature: float, shared: Path) -> None:
-    assert [found for prompt in prompts(shared)[::13] for found in differences(prompt, Sampling(temperature), 32)] == []
+    for number, prompt in enumerate(prompts(shared)[::13]):
+        assert list(differences(prompt, Sampling(temperature), 32, ways=SOME if number else EVERY)) == []
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("nf4", 16), ("int8", 8), ("int8", 16)])

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from scipy.linalg import hadamard
 
 from cli.codec import Codec
 from offload.folder import Folder, ResidentWeights
@@ -49,9 +48,14 @@ def by_token(k: torch.Tensor, bits: int) -> torch.Tensor:
     return numbers(k, 2, bits)
 
 
+def hadamard(size: int) -> torch.Tensor:
+    """fp32[size, size] of 1 and -1, whose rows are orthogonal; size is a power of two."""
+    return torch.ones(1, 1) if size == 1 else torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), hadamard(size // 2))
+
+
 def rotated(k: torch.Tensor, bits: int) -> torch.Tensor:
     """The rotation is its own inverse; attention turns the query instead."""
-    turn = torch.from_numpy(hadamard(k.shape[2])).float() / math.sqrt(k.shape[2])
+    turn = hadamard(k.shape[2]) / math.sqrt(k.shape[2])
     return numbers(k @ turn, 2, bits) @ turn
 
 
