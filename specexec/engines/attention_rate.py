@@ -82,13 +82,12 @@ class _Cache:
 def _caches(layers: int, rows: int, bits: int, chosen: int | None) -> Iterator[_Cache]:
     """One a layer; where rows are chosen, as many choices of each as it takes until all of it was read."""
     for _ in range(layers):
-        held, groups = (_buffers(rows), None) if bits == 16 else (_buffers(0), _groups(rows, bits))
-        if groups is not None:
-            yield from (_quantised(held, groups, bits, tiles) for tiles in (_choices(rows, chosen) if chosen else [None]))
-        elif chosen:
-            yield from (_gathered(held, rows, tiles) for tiles in _choices(rows, chosen))
-        else:
-            yield _Cache(attention.struct(*held), rows, held)
+        own, groups = _buffers(rows if bits == 16 else 0), _groups(rows, bits) if bits < 16 else None
+        for tiles in _choices(rows, chosen) if chosen else [None]:
+            if groups is not None:
+                yield _quantised(own, groups, bits, tiles)
+            else:
+                yield _Cache(attention.struct(*own), rows, own) if tiles is None else _gathered(own, rows, tiles)
 
 
 def _buffers(rows: int) -> attention.Buffers:
