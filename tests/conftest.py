@@ -40,6 +40,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_again() -> Iterator[None]:
+    """A small model, once opened, leaves a process one; what was measured is known by how many there were."""
+    yield
+    torch.set_num_threads(THREADS)
+
+
 SHARED = Path(os.environ.get("SPECEXEC_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

@@ -7,11 +7,14 @@ import pytest
 
 from specexec.kernels.library import REFERENCE, instruction_set
 from tests.cli import process
+from tests.cli.test_plan import measured
+
+__all__ = ["measured"]
 
 
-def imported(*arguments: str) -> set[str]:
+def imported(*arguments: str, **variables: str) -> set[str]:
     """Modules that a process of its own imported."""
-    ran = process.run(*arguments, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    ran = process.run(*arguments, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"} | variables)
     assert ran.returncode == 0, ran.stderr[-1000:]
     found = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines() if line.startswith("import time:")}
     assert "cli.main" in found
@@ -32,5 +35,5 @@ def test_what_only_says_something_needs_no_torch(arguments: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("--version",), ("plan", "bundled")], ids=" ".join)
-def test_what_runs_no_model_needs_no_transformers(arguments: tuple[str, ...]) -> None:
-    assert "transformers" not in imported(*arguments)
+def test_what_runs_no_model_needs_no_transformers(arguments: tuple[str, ...], measured: Path) -> None:
+    assert "transformers" not in imported(*arguments, SPECEXEC_HOME=str(measured))
