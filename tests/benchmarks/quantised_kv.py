@@ -68,7 +68,7 @@ class Counted(Same):
         picked: dict[int, int] = {}  # {row on the path: the target's pick}
         for at in sorted((at for at in lessons if at.node in self._row), key=lambda at: at.node):
             row = self._evaluated.rows[self._row[at.node]]
-            if row.parent == ROOT or picked.get(row.parent) == at.token:
+            if row.parent == ROOT or picked.get(row.parent) == at.before[-1]:
                 picked[self._row[at.node]] = at.pick
                 found = row.candidates
                 order = (-(found.log_q + found.noise)).argsort()[:SIBLINGS]
