@@ -30,8 +30,7 @@ class Resident:
 
     def drafting(self, rows: int) -> float:
         """Of a pass of one that sees so many rows of a view."""
-        seeing = attention(self.of.kv_token * rows, self.of.group, self.chosen, 1)
-        return arithmetic(self.of.multiplied, self.products, 1) + seeing
+        return self.seconds(1, 0) + attention(self.of.kv_token * rows, self.of.group, self.chosen, 1)
 
     def seeing(self, n: int, context: int) -> float:
         """Of attention alone."""
