@@ -341,7 +341,7 @@ def test_noise_used_twice_in_a_block_is_detected(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_slightly_different_target_is_detected() -> None:
-    assert surprise(draws(good, 0, 5, TARGET + 0.1 * table(1))) < LEVEL
+    assert surprise(draws(good, 0, 10, TARGET + 0.1 * table(1))) < LEVEL
 
 
 # The text is the target's and the seed's alone
