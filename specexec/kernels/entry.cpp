@@ -65,7 +65,7 @@ namespace {
 
 bool runs_portable() { return true; }
 
-// One call instead of nine: between kernels that went through memory the caller's own code and data are in no cache any more.
+// One call instead of ten: between kernels that went through memory the caller's own code and data are in no cache any more.
 void through(const Kernels &k, const SpecexecLayer &l, const SpecexecCache *cache, const SpecexecPass *pass) {
   k.norm_quantise(l.x, l.input_norm, l.width, l.eps, l.wide);
   k.linear(l.qkv, 3, l.wide);

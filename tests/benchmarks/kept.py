@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from cli.bench import machine as card
-from cli.forecast import ROWS
+from cli.forecast import ROWS, VIEWED, WHOLE
 from offload.crossover import GUESSES, RIGHT
 from offload.footprint import Footprint, footprint
 from offload.kept import Way, ways
@@ -56,8 +56,8 @@ class Cell:
 
 def machine(bits: int) -> Machine:
     """bits: of activations."""
-    seen = {kv: attention_rate.rates("tile16", QUERIES, bits=of) for kv, of in {"bf16": 16, **BITS}.items()}
-    chosen = {kv: attention_rate.rates("tile16", FEW, bits=of, chosen=ROWS) for kv, of in {"bf16": 16, UPPER: 4}.items()}
+    seen = {kv: attention_rate.rates("tile16", QUERIES, bits=of) for kv, of in (WHOLE | BITS).items()}
+    chosen = {kv: attention_rate.rates("tile16", FEW, bits=of, chosen=ROWS) for kv, of in (WHOLE | VIEWED).items()}
     return Machine(free_memory(), None, 1e9, None, rate.rates("nf4", "tile16", bits, COUNTS), seen, chosen,
                    layer_rate.seconds(bits))
 
