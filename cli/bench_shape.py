@@ -35,6 +35,7 @@ from offload.store import Store
 from specexec.drafters.grow import Nothing
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
+from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.dense import DenseCache
 from specexec.roles import Drafter
@@ -137,8 +138,6 @@ class _Bench:
         return replace(self.session, target=engine, drafter=Nothing(), auto=fresh(engine), streamer=None)
 
     def _fp32(self, held: Shadow) -> TreeEngine:
-        from specexec.engines.torch_engine import TorchEngine
-
         config, tokens = admit(held.config), self.session.target.limits.vocabulary
         cache = DenseCache(config.num_hidden_layers)
         return TorchEngine(config, held, cache, tokens, torch.device("cpu"), torch.float32, context=CONTEXT)

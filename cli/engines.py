@@ -31,8 +31,9 @@ from specexec.engines.architecture import Architecture
 from specexec.engines.device import DTYPES, choose_device, choose_dtype
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
-from specexec.engines.quant_linear import check_cuda
+from specexec.engines.product import check_cuda
 from specexec.engines.torch_cache import kept
+from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import LARGEST_TREE, TreeEngine
 from specexec.errors import WrongUsage
 from specexec.kernels import memory
@@ -104,7 +105,7 @@ class Making:
         dtype = choose_dtype(self.options.dtype, *stored(folder))
         other: Form = Quantised(quant, "rowmajor", tied, device, dtype) if quant else Plain(device, dtype)
         weights, cache = of_folder(folder, layers, tied, other, self.options), kept(config, self.options.kv, device, context)
-        return self._torch(config, weights, context, device, dtype, quant, tree, cache)
+        return self._torch(config, weights, context, device, dtype, tree, cache)
 
     def _of_store(self, store: Store, config: Architecture) -> TreeEngine:
         quant = None if store.quant == "bf16" else store.quant
@@ -121,7 +122,7 @@ class Making:
         if store.layout == "tile16":
             return self._kernels(config, weights, context, placed.kv, self.options.tree, chunk,
                                  away(store, placed.place, atexit.register))
-        return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16, quant,
+        return self._torch(config, weights, context, CPU, torch.float32 if quant else torch.bfloat16,
                            max(LARGEST_TREE, self.options.tree), kept(config, placed.kv, CPU, context))
 
     def _on_cuda(
@@ -137,7 +138,7 @@ class Making:
             weights = open_device_stream(store, placed, lanes, dtype, told)
         atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
         cache = of_device(config, placed.kv, context, 2 * tree, placed.place, lanes, dtype, atexit.register)
-        return self._torch(config, weights, context, device, dtype, quant, tree, cache)
+        return self._torch(config, weights, context, device, dtype, tree, cache)
 
     def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
         """--kv-place auto is the device, where that is enough; --kv auto is bf16. Raises TooLittleMemory."""
@@ -175,9 +176,7 @@ class Making:
 
     def _torch(
         self, config: Architecture, weights: WeightSource, context: int, device: torch.device, dtype: torch.dtype,
-        quant: str | None, tree: int, cache: DenseCache,
+        tree: int, cache: DenseCache,
     ) -> TreeEngine:
-        from specexec.engines.torch_engine import TorchEngine  # transformers, which takes longer than all else
-
         tokens = min(config.vocab_size, self.tokens)
-        return TorchEngine(config, weights, cache, tokens, device, dtype, self.stop, context, tree, quant=quant)
+        return TorchEngine(config, weights, cache, tokens, device, dtype, self.stop, context, tree)

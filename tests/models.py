@@ -47,8 +47,11 @@ CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
 }
 FAMILIES = tuple(CONFIGS)
 ROPES = ("llama3", "linear", "yarn")
+BIASED = ("llama-biased", "qwen3-biased")
 CONFIGS |= {rope: lambda rope=rope, **kw: LlamaConfig(**SHAPE | {"rope_parameters": LLAMA3 | {"rope_type": rope}} | kw)
             for rope in ROPES}
+CONFIGS |= {"llama-biased": lambda **kw: LlamaConfig(**SHAPE | {"attention_bias": True, "mlp_bias": True} | kw),
+            "qwen3-biased": lambda **kw: Qwen3Config(**SHAPE | {"head_dim": 16, "attention_bias": True} | kw)}
 
 _scratch = tempfile.TemporaryDirectory(prefix="tiny-models-")
 

@@ -1,18 +1,17 @@
 """What a model is, as its config.json says."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Of a family that families.admit knows. Names and units are config.json's own, all of which is `raw`.
+    """Of a family that families.admit knows. Names and units are config.json's own.
 
     windows: positions that each layer's attention sees, None for all. frequencies: fp32[head_dim/2], RoPE's (rope.py), whose
-    cosines and sines are multiplied by rope_scaling.
+    cosines and sines are multiplied by rope_scaling. tensors: the names of those that each layer has; spare: of those that
+    it may have besides.
     """
 
     model_type: str
@@ -27,6 +26,7 @@ class Architecture:
     rms_norm_eps: float
     tie_word_embeddings: bool
     windows: tuple[int | None, ...]
+    tensors: frozenset[str]
+    spare: frozenset[str]
     frequencies: torch.Tensor = field(repr=False, compare=False)
     rope_scaling: float
-    raw: Mapping[str, Any] = field(repr=False)

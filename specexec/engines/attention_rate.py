@@ -133,7 +133,7 @@ def _plain(rows: int) -> Seeing:
     def seeing(n: int) -> Callable[[], object]:
         tokens, group = _tokens(n)
         q, bias = torch.randn(group * KV_HEADS, tokens, DIM) / math.sqrt(DIM), torch.zeros(tokens, 0)
-        return lambda: attend(q, k, v, bias, None)
+        return lambda: attend(q, k, v, bias)
 
     return seeing
 

@@ -1,4 +1,4 @@
-"""Which models run: those whose attention our caches compute wholly, as the parity tests show."""
+"""Which models run: those whose layers ours compute wholly, as the parity tests show."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,10 @@ ALIKE = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": Fals
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
           "num_key_value_heads", "head_dim", "max_position_embeddings")
 LAYERS = 10_000  # more are a mistake, which would fill the memory before it shows
-ATTENTION_KEYWORDS = {"dropout", "scaling", "sliding_window", "softcap", "position_ids", "use_cache", "run"}
+Q_K_V, MIXED = tuple(f"self_attn.{name}_proj" for name in "qkv"), "self_attn.o_proj"
+MLP = tuple(f"mlp.{name}_proj" for name in ("gate", "up", "down"))
+WEIGHTS = (*Q_K_V, MIXED, *MLP, "input_layernorm", "post_attention_layernorm")
+HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 
 def admit(raw: Mapping[str, Any]) -> Architecture:
@@ -46,7 +49,20 @@ def _described(kind: str, raw: Mapping[str, Any]) -> Architecture:
     counts = _counts(said)
     turning, scaling = frequencies(said, counts["head_dim"], counts["max_position_embeddings"])
     return Architecture(kind, **counts, rms_norm_eps=float(said["rms_norm_eps"]), windows=_windows(kind, said),
-                        tie_word_embeddings=said["tie_word_embeddings"], frequencies=turning, rope_scaling=scaling, raw=raw)
+                        tie_word_embeddings=said["tie_word_embeddings"], frequencies=turning, rope_scaling=scaling,
+                        tensors=_tensors(kind, said),
+                        spare=frozenset({f"{MIXED}.bias"} if _biased(kind, said) else ()))  # left out where it is zero
+
+
+def _biased(kind: str, said: Mapping[str, Any]) -> bool:
+    return kind in ("llama", "qwen3") and bool(said.get("attention_bias"))
+
+
+def _tensors(kind: str, said: Mapping[str, Any]) -> frozenset[str]:
+    weights = (*WEIGHTS, *(HEAD_NORMS if kind == "qwen3" else ()))
+    biased = [*(Q_K_V if kind == "qwen2" or _biased(kind, said) else ()),
+              *(MLP if kind == "llama" and said.get("mlp_bias") else ())]
+    return frozenset([f"{name}.weight" for name in weights] + [f"{name}.bias" for name in biased])
 
 
 def _counts(said: Mapping[str, Any]) -> dict[str, int]:
@@ -81,10 +97,3 @@ def _windows(kind: str, said: Mapping[str, Any]) -> tuple[int | None, ...]:
         raise ValueError(f"layer_types are {kinds!r}")
     return tuple(window if of == SLIDING else None for of in kinds)
 
-
-def refuse_unknown(keywords: Mapping[str, Any]) -> None:
-    """Raises Unsupported for an attention keyword that would be ignored."""
-    unknown = sorted(name for name, value in keywords.items() if name not in ATTENTION_KEYWORDS and value is not None)
-    if unknown:
-        raise Unsupported(f"this model's attention asks for {', '.join(unknown)}, which is not implemented.",
-                          hint=f"a model of type {', '.join(ADMITTED)}")

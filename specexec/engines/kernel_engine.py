@@ -8,7 +8,8 @@ import torch
 
 from specexec.engines.angles import Angles
 from specexec.engines.architecture import Architecture
-from specexec.engines.kernel_layer import KernelLayer, Step, packed, vector
+from specexec.engines.kernel_layer import KernelLayer, Step
+from specexec.engines.tensors import HEAD, NORM, check, check_resident, packed, vector
 from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.engines.workspace import Shape, Workspace
@@ -41,7 +42,7 @@ class KernelEngine(WeightsEngine):
         stop: Callable[[], bool] = lambda: False, context: int | None = None, largest_tree: int = LARGEST_TREE,
         kv: str = "bf16", chunk: int = 0, away: MakeBacking | None = None,
     ) -> None:
-        self.shape = Shape.of(config)
+        self.config, self.shape = config, Shape.of(config)
         limits = Limits(context or config.max_position_embeddings, largest_tree, vocabulary, chunk)
         blocks = self._blocks(config.num_hidden_layers, limits, kv, away)
         super().__init__(source, blocks, limits, 0.0, torch.device("cpu"))
@@ -49,8 +50,9 @@ class KernelEngine(WeightsEngine):
         self.bits, self.stop = bits, stop
         self.angles, self.windows = Angles(config.frequencies, config.rope_scaling), config.windows
         resident = source.resident()
-        self.norm = vector(resident, "model.norm.weight", self.shape.width)
-        self.head = packed(resident, "lm_head", config.vocab_size, self.shape.width)
+        check_resident(resident, config)
+        self.norm = vector(resident, NORM, self.shape.width)
+        self.head = packed(resident, HEAD, config.vocab_size, self.shape.width, "tile16")
         self._room = Workspace(self.shape, 1, bits)
         self._layers: dict[int, KernelLayer] = {}  # by the identity of the mapping each holds: streamed ones come again
 
@@ -123,6 +125,7 @@ class KernelEngine(WeightsEngine):
 
     def _layer(self, tensors: Mapping[str, torch.Tensor]) -> KernelLayer:
         if id(tensors) not in self._layers:
+            check(tensors, self.config)
             self._layers[id(tensors)] = KernelLayer(tensors, self.shape, self._room)
         return self._layers[id(tensors)]
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from specexec.engines.tensors import packed, vector
 from specexec.engines.workspace import Shape, Workspace, matrices
-from specexec.errors import Damaged
-from specexec.formats import Packed, told
 from specexec.kernels import linear, table
 
 
@@ -19,26 +18,6 @@ class Step:
     angles: torch.Tensor  # fp32[n, 2, head_dim/2]
     asked: table.Pass
     row: int  # of the first token in the cache
-
-
-def packed(tensors: Mapping[str, torch.Tensor], name: str, rows: int, columns: int) -> Packed:
-    """The quantised matrix `name`, as it lies in `tensors`. Raises Damaged where it is missing or of another shape."""
-    codes, scales = tensors.get(f"{name}.weight"), tensors.get(f"{name}.scales")
-    kind = told(codes, scales) if codes is not None and scales is not None else None
-    if codes is None or scales is None or kind is None:
-        raise Damaged(f'the model lacks the quantised matrix "{name}".', hint="fetch the model again")
-    try:
-        return Packed(kind, "tile16", rows, columns, codes, scales)
-    except ValueError as error:
-        raise Damaged(f'matrix "{name}": {error}.', hint="fetch the model again") from error
-
-
-def vector(tensors: Mapping[str, torch.Tensor], name: str, size: int) -> torch.Tensor:
-    """A norm's or a bias's fp32[size]. Raises Damaged."""
-    found = tensors.get(name)
-    if found is None or found.shape != (size,) or found.dtype != torch.float32:
-        raise Damaged(f'the model lacks "{name}" in fp32[{size}].', hint="fetch the model again")
-    return found
 
 
 class KernelLayer:
@@ -62,7 +41,7 @@ class KernelLayer:
 
     def _matrix(self, name: str, rows: int, columns: int, out: torch.Tensor, adds: bool = False) -> table.Matrix:
         bias = vector(self._held, f"{name}.bias", rows) if f"{name}.bias" in self._held else None
-        return linear.matrix(packed(self._held, name, rows, columns), out, bias, adds)
+        return linear.matrix(packed(self._held, name, rows, columns, "tile16"), out, bias, adds)
 
     def _struct(self) -> table.Layer:
         s, room = self.shape, self.room

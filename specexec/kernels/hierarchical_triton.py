@@ -11,7 +11,7 @@ import triton.language as tl
 
 from specexec.kernels.hierarchical import GROUP, MIDDLE, SIXTEENTHS
 from specexec.kernels.row_groups import RowGroups
-from specexec.kernels.splits_triton import bounded, joined, put, rows_together, shared_out, soften
+from specexec.kernels.splits_triton import joined, put, rows_together, shared_out, soften
 from specexec.kv.attention import Partial
 
 KEYS = 64  # at a time
@@ -43,9 +43,9 @@ def _total(low, high):
 
 @triton.jit
 def _attend(
-    Q, UPPER, LOWER, SCALES, FIRST, PARTS, SUMS, rows, n, keys, each, softcap, head_of, record, scales_head, scales_record,
+    Q, UPPER, LOWER, SCALES, FIRST, PARTS, SUMS, rows, n, keys, each, head_of, record, scales_head, scales_record,
     HALF: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, OF: tl.constexpr, BITS: tl.constexpr,
-    BASE: tl.constexpr, BOTH: tl.constexpr, WINDOWED: tl.constexpr, CAPPED: tl.constexpr,
+    BASE: tl.constexpr, BOTH: tl.constexpr, WINDOWED: tl.constexpr,
     GROUP: tl.constexpr, MIDDLE: tl.constexpr, SIXTEENTHS: tl.constexpr,
 ):
     head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -78,8 +78,6 @@ def _attend(
             scores += tl.dot(x_low, k_low, input_precision="ieee") + tl.dot(x_high, k_high, input_precision="ieee")
             added -= (BASE + MIDDLE) * _total(x_low, x_high)
         scores += added[:, None]
-        if CAPPED:
-            scores = bounded(scores, softcap)
         if WINDOWED:
             scores = tl.where(start + key[None, :] >= first[:, None], scores, float("-inf"))
         weights, fade, most, total = soften(scores, most, total)
@@ -104,7 +102,7 @@ def _attend(
 
 
 def attend(
-    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
+    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None,
 ) -> Partial:
     """As row_groups.attend has it; out in fp32. The scaled queries of a group of heads are one program's rows."""
     kv_heads, dim, (heads, n) = groups.kv_heads, groups.head_dim, q.shape[:2]
@@ -116,10 +114,10 @@ def attend(
     asked = q.reshape(kv_heads, rows, dim).contiguous()
     _attend[(blocks, kv_heads, splits)](
         asked, groups.upper, groups.upper if bits == 4 else groups.lower, groups.scales, asked if first is None else first,
-        parts, sums, rows, n, count * GROUP, each * GROUP, softcap or 0.0, *groups.upper.stride()[:2],
+        parts, sums, rows, n, count * GROUP, each * GROUP, *groups.upper.stride()[:2],
         *groups.scales.stride()[:2],
         HALF=dim // 2, D=max(16, triton.next_power_of_2(dim // 2)), M=together, N=KEYS, OF=of, BITS=held, BASE=base,
-        BOTH=bits == 8, WINDOWED=first is not None, CAPPED=softcap is not None,
+        BOTH=bits == 8, WINDOWED=first is not None,
         GROUP=GROUP, MIDDLE=MIDDLE, SIXTEENTHS=SIXTEENTHS, num_warps=WARPS, num_stages=STAGES)
     out, total = joined(parts, sums)
     return Partial(out.view(heads, n, dim), total.view(heads, n))

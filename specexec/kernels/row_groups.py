@@ -109,7 +109,7 @@ def _unpacked(packed: torch.Tensor) -> torch.Tensor:
 
 
 def attend(
-    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
+    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None,
 ) -> Partial:
     """Attention of scaled q[heads, n, head_dim] over the first `count` groups. bits: 8, or 4: the upper nibbles.
 
@@ -118,23 +118,23 @@ def attend(
     if q.is_cuda and find_spec("triton"):
         from specexec.kernels import hierarchical_triton
 
-        return hierarchical_triton.attend(q, groups, count, bits, first, softcap)
-    return reference(q, groups, count, bits, first, softcap)
+        return hierarchical_triton.attend(q, groups, count, bits, first)
+    return reference(q, groups, count, bits, first)
 
 
 def reference(
-    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None, softcap: float | None = None,
+    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None = None,
 ) -> Partial:
     """The same in plain torch, some groups at a time."""
-    return reduce(join, _parts(q, groups, count, bits, first, softcap))
+    return reduce(join, _parts(q, groups, count, bits, first))
 
 
 def _parts(
-    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None, softcap: float | None,
+    q: torch.Tensor, groups: RowGroups, count: int, bits: int, first: torch.Tensor | None,
 ) -> Iterator[Partial]:
     for at in range(0, count, DECODED):
         k, v = (part.to(q.dtype) for part in groups.decoded(at, min(count, at + DECODED), bits))
-        yield attend_part(q, k, v, _bias(q, first, at * GROUP, k.shape[1]), softcap)
+        yield attend_part(q, k, v, _bias(q, first, at * GROUP, k.shape[1]))
 
 
 def _bias(q: torch.Tensor, first: torch.Tensor | None, start: int, count: int) -> torch.Tensor:

@@ -23,12 +23,6 @@ def soften(scores, most, total):
 
 
 @triton.jit
-def bounded(scores, softcap):
-    """softcap * tanh(scores / softcap)"""
-    return softcap * (2 * tl.sigmoid(2 * scores / softcap) - 1)
-
-
-@triton.jit
 def put(at, out, most, total, row, column, rows, columns, sums):
     """fp32 out[M, D], not yet normalised, to `at`, and its log-sum-exp to `sums`."""
     seen = tl.where(total > 0, total, 1.0)

@@ -23,13 +23,11 @@ def _query_blocks(q: torch.Tensor, keys: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _scores(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor, softcap: float | None) -> torch.Tensor:
+def _scores(q: torch.Tensor, k: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """fp32[kv_heads, group, n, keys]; bias fp32[n, t], or [kv_heads, 1, n, t], belongs to the last t keys."""
     heads, n, dim = q.shape
     folded = q.reshape(k.shape[0], heads // k.shape[0] * n, dim)
     scores = (folded @ k.mT).float().view(k.shape[0], heads // k.shape[0], n, k.shape[1])
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
     scores[..., scores.shape[-1] - bias.shape[-1] :] += bias
     return scores
 
@@ -40,21 +38,21 @@ def _mix(weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return mixed.view(-1, weights.shape[2], v.shape[2])
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, softcap: float | None) -> torch.Tensor:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """out[heads, n, dim] of scaled q[heads, n, dim] over k, v[kv_heads, keys, dim]; bias fp32[n, t] on the last t keys."""
     blocks = _query_blocks(q, k.shape[1])
-    found = [_mix(_scores(q[:, b], k, bias[b], softcap).softmax(-1).to(v.dtype), v) for b in blocks]
+    found = [_mix(_scores(q[:, b], k, bias[b]).softmax(-1).to(v.dtype), v) for b in blocks]
     return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
-def attend_part(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor, softcap: float | None) -> Partial:
+def attend_part(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> Partial:
     """The same over one part of the keys, ready to merge; a row that sees none of them weighs nothing.
 
     bias may differ by KV head: fp32[kv_heads, 1, n, t].
     """
     outs, sums = [], []
     for block in _query_blocks(q, k.shape[1]):
-        scores = _scores(q[:, block], k, bias[..., block, :], softcap)
+        scores = _scores(q[:, block], k, bias[..., block, :])
         total = scores.logsumexp(-1, keepdim=True)
         weights = (scores - total).exp().nan_to_num(0.0)
         outs.append(_mix(weights.to(v.dtype), v))

@@ -39,7 +39,7 @@ class KernelCache(KVCache, Protocol):
 
 
 class BlockCache(Committed):
-    """Implements KVCache for fp32 q, k and v, without softcap. Its rows are bf16, every layer's in buffers of its own.
+    """Implements KVCache for fp32 q, k and v. Its rows are bf16, every layer's in buffers of its own.
 
     most: rows that will ever be asked for, or None; no more is allocated.
     """

@@ -15,7 +15,7 @@ class Rows:
     """The rows of one attend call: the last n of the tree's t rows so far.
 
     positions: int64[n]. visible: bool[n, t], a row's ancestors and itself within its window. first_visible: int64[n], the first
-    position its window reaches: 0, or position + 1 - window. parents: of all t rows. softcap: bound of the scores, or None.
+    position its window reaches: 0, or position + 1 - window. parents: of all t rows.
     root: which of the n is the tree's first, node 0 or the best of later ones, or None.
     """
 
@@ -23,7 +23,6 @@ class Rows:
     visible: torch.Tensor
     first_visible: torch.Tensor
     parents: Sequence[int]
-    softcap: float | None = None
     root: int | None = None
 
     @cached_property

@@ -38,19 +38,19 @@ class DenseCache(Committed):
         if rows.root is not None:
             self.asked(layer, q[:, rows.root])
         keys, values = self._write(layer, k, v, rows)
-        return attend(q, keys, values, self._bias(rows), rows.softcap)
+        return attend(q, keys, values, self._bias(rows))
 
     def attend_part(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Rows) -> Partial:
         """The same as one part of a longer attention."""
         keys, values = self._write(layer, k, v, rows)
-        return attend_part(q, keys, values, self._bias(rows), rows.softcap)
+        return attend_part(q, keys, values, self._bias(rows))
 
     def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial:
         """Attention over the first `length` committed rows alone."""
         kv = self._kv[layer]
         assert kv is not None
         bias = rows.prefix_bias(self.start, length) if rows.windowed else rows.bias[:, :0]
-        return attend_part(q, kv[0, :, :length], kv[1, :, :length], bias, rows.softcap)
+        return attend_part(q, kv[0, :, :length], kv[1, :, :length], bias)
 
     def view(self, kind: str) -> KVCache:
         if kind == "full":

@@ -34,8 +34,8 @@ class Ending:
             of = slice(at, at + TOGETHER)
             keys, values = (numbers(x[:, self.groups[of]].float(), along, bits).flatten(1, 2).to(x.dtype)
                             for x, along in ((k, 2), (v, 3)))
-            yield attend_part(q, keys, values, self._group_bias(of), self.rows.softcap)
-        yield attend_part(q, k, v, _bias(self.seen), self.rows.softcap)
+            yield attend_part(q, keys, values, self._group_bias(of))
+        yield attend_part(q, k, v, _bias(self.seen))
 
     def _group_bias(self, of: slice) -> torch.Tensor:
         positions = self.starts[of, None] + torch.arange(GROUP, device=self.starts.device)

@@ -56,7 +56,7 @@ class HierarchicalDense(Quantised[RowGroups], DenseCache):
         if length > start:
             assert kv is not None
             bias = rows.prefix_bias(start, length - start) if rows.windowed else rows.bias[:, :0]
-            yield attend_part(q, kv[0, :, : length - start], kv[1, :, : length - start], bias, rows.softcap)
+            yield attend_part(q, kv[0, :, : length - start], kv[1, :, : length - start], bias)
 
     def picked(self, layer: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kept = super().picked(layer, (rows - self.start).clamp(min=0))
@@ -81,7 +81,7 @@ class HierarchicalDense(Quantised[RowGroups], DenseCache):
     def _over_groups(self, layer: int, q: torch.Tensor, rows: Rows, count: int, bits: int) -> Partial:
         first = rows.first_visible if rows.windowed else None
         with self.codes(layer) as groups:
-            return row_groups.attend(q, groups, count, bits, first, rows.softcap)
+            return row_groups.attend(q, groups, count, bits, first)
 
     def _changed(self) -> None:
         """Nobody is pointed to them."""

@@ -27,12 +27,12 @@ class OffloadedDense(OffloadedRows, DenseCache):
         self._make_way()
         self._write(layer, k, v, rows)
         with self._whole(layer, self.length + rows.visible.shape[1]) as (keys, values):
-            return attend(q, keys, values, self._bias(rows), rows.softcap)
+            return attend(q, keys, values, self._bias(rows))
 
     def attend_committed(self, layer: int, q: torch.Tensor, rows: Rows, length: int) -> Partial:
         bias = rows.prefix_bias(self.start, length) if rows.windowed else rows.bias[:, :0]
         with self._whole(layer, length) as (keys, values):
-            return attend_part(q, keys, values, bias, rows.softcap)
+            return attend_part(q, keys, values, bias)
 
     def view(self, kind: str) -> KVCache:
         if kind == "full":

@@ -86,7 +86,7 @@ class DenseGathering(Gathering[DenseCache, DenseCache]):
             self._picked[layer] = self._pick(layer, at)
         hidden = (at[:, None] < rows.first_visible[:, None]) | (at[:, None] < 0) | (at[:, None] >= self._seen)
         bias = torch.zeros(hidden.shape, device=q.device).masked_fill_(hidden, -torch.inf)[:, None]
-        return merge(attend_part(q, *self._picked[layer], bias, rows.softcap), tail.attend_part(layer, q, k, v, rows))
+        return merge(attend_part(q, *self._picked[layer], bias), tail.attend_part(layer, q, k, v, rows))
 
     def _pick(self, layer: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(k, v)[kv_heads, m, dim] of the base's rows int64[kv_heads, m], or of any where those are negative."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from specexec.kernels.library import REFERENCE, instruction_set
 from tests.cli import process
 from tests.cli.test_plan import measured
 
@@ -21,11 +20,14 @@ def imported(*arguments: str, **variables: str) -> set[str]:
     return found
 
 
-@pytest.mark.skipif(instruction_set() == REFERENCE, reason="there are no compiled kernels here")
-def test_an_answer_on_our_kernels_needs_no_transformers(bundled_store: Path) -> None:
-    found = imported("run", "--raw", "-n", "4", "--ctx-size", "512", "-m", str(bundled_store), "Once")
-    assert "specexec.engines.kernel_engine" in found
-    assert not {name.partition(".")[0] for name in found} & {"transformers", "accelerate", "sympy", "huggingface_hub", "jinja2"}
+OTHERS = {"transformers", "accelerate", "sympy", "huggingface_hub", "jinja2"}
+
+
+@pytest.mark.parametrize("model", ["bundled", "store"])
+def test_an_answer_needs_no_transformers(model: str, bundled_store: Path) -> None:
+    path = str(bundled_store) if model == "store" else model
+    found = imported("run", "--raw", "-n", "4", "--ctx-size", "512", "-m", path, "Once")
+    assert not {name.partition(".")[0] for name in found} & OTHERS
     assert not found & {"torch._dynamo", "torch._inductor", "torch.distributed.tensor"}
 
 

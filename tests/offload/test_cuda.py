@@ -43,9 +43,8 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def logits(store: Store, of: Placement, dtype: torch.dtype, passes: int = 3) -> torch.Tensor:
     stream = open_device_stream(store, of, cuda(CUDA), dtype)
-    quant = None if store.quant == "bf16" else store.quant
     try:
-        engine = TorchEngine(admit(store.config), stream, DenseCache(LAYERS), 2048, CUDA, dtype, quant=quant)
+        engine = TorchEngine(admit(store.config), stream, DenseCache(LAYERS), 2048, CUDA, dtype)
         engine.sync([1, 50, 60])
         return torch.cat([read(engine, chain(*range(70, 72 + turn))) for turn in range(passes)])
     finally:
@@ -63,8 +62,7 @@ def test_logits_are_near_those_of_the_cpu(store: Store) -> None:
     if store.quant == "bf16":
         pytest.skip("rounds too coarsely to say")
     source = open_streamer(store, Placement(LAYERS, 0, 0, ()))
-    engine = TorchEngine(
-        admit(store.config), source, DenseCache(LAYERS), 2048, torch.device("cpu"), torch.float32, quant=store.quant)
+    engine = TorchEngine(admit(store.config), source, DenseCache(LAYERS), 2048, torch.device("cpu"), torch.float32)
     engine.sync([1, 50, 60])
     torch.testing.assert_close(
         logits(store, placed(0, 2), torch.float32, 1).cpu(), read(engine, chain(70, 71)), rtol=1e-3, atol=1e-3)

@@ -75,10 +75,10 @@ def test_all_of_it_stays_where_there_is_room() -> None:
 
 
 def test_the_bounds_of_temporaries_are_those_of_the_code_that_makes_them() -> None:
-    from specexec.engines import quant_linear
+    from specexec.engines import product
     from specexec.kv import attention
 
-    assert (attention.SCORES, quant_linear.DEQUANTISED) == (SCORES, DEQUANTISED)
+    assert (attention.SCORES, product.DEQUANTISED) == (SCORES, DEQUANTISED)
 
 
 @pytest.mark.parametrize("window", [None, 4096])

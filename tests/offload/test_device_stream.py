@@ -223,7 +223,6 @@ def test_logits_are_those_of_the_cpu_streamed(store: Store, kind: str, dtype: to
 
 
 def logits(store: Store, source: WeightSource, dtype: torch.dtype) -> torch.Tensor:
-    quant = None if store.quant == "bf16" else store.quant
-    engine = TorchEngine(admit(store.config), source, DenseCache(LAYERS), 2048, CPU, dtype, quant=quant)
+    engine = TorchEngine(admit(store.config), source, DenseCache(LAYERS), 2048, CPU, dtype)
     engine.sync([1, 50, 60])
     return torch.cat([read(engine, chain(70, 80)), read(engine, chain(70, 80, 90))])

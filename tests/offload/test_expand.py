@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from cli.build import open_session
 from cli.engines import Making
@@ -29,7 +29,7 @@ from offload.shape import DRAFTS, SHAPES, Shape, copies, exact
 from offload.store import Store
 from specexec.engines.families import admit
 from specexec.engines.kernel_engine import KernelEngine
-from specexec.engines.torch_engine import TorchEngine, published
+from specexec.engines.torch_engine import TorchEngine
 from specexec.engines.tree_engine import TreeEngine
 from specexec.kv.dense import DenseCache
 from specexec.roles import Engine
@@ -165,7 +165,7 @@ def published_weights(of: Expansion) -> dict[str, torch.Tensor]:
 
 def test_before_quantisation_it_is_the_small_model(expansion: Expansion) -> None:
     configs = expansion.folder.config, expansion.described()
-    models = [AutoModelForCausalLM.from_config(published(config)).float().eval() for config in configs]
+    models = [AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).float().eval() for config in configs]
     for model, weights in zip(models, (expansion.weights, published_weights(expansion)), strict=True):
         missing, unexpected = model.load_state_dict(weights, strict=False)
         assert not unexpected

@@ -232,6 +232,18 @@ def test_a_tensor_that_every_layer_lacks_is_damage(folder: Path) -> None:
     assert caught.value.hint
 
 
+def test_a_bias_that_every_layer_lacks_is_damage(tmp_path: Path) -> None:
+    folder = shutil.copytree(saved("qwen2"), tmp_path / "unbiased")
+
+    def drop(tensors: dict[str, torch.Tensor]) -> None:
+        for layer in range(3):
+            del tensors[f"model.layers.{layer}.self_attn.q_proj.bias"]
+
+    change(folder, drop)
+    with pytest.raises(Damaged, match=r"q_proj\.bias"):
+        read(engine(folder), chain(1))
+
+
 @pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"])
 def test_a_tensor_of_another_shape_is_named(folder: Path, name: str) -> None:
     change(folder, lambda tensors: tensors.update({name: tensors[name][:-1].clone()}))

@@ -127,9 +127,9 @@ Made = Iterator[Ledger]
 
 
 @contextmanager
-def offloaded(window: int | None = None, softcap: float | None = None) -> Made:
+def offloaded(window: int | None = None) -> Made:
     with opened(FakeDevice(3), 1024, True, 4 * DIM, 2 * KV_HEADS) as host:
-        yield Ledger(OffloadedDense(LAYERS, host, 256), window, softcap)
+        yield Ledger(OffloadedDense(LAYERS, host, 256), window)
 
 
 @settings(max_examples=15)
@@ -137,7 +137,7 @@ def offloaded(window: int | None = None, softcap: float | None = None) -> Made:
 def test_attention_is_the_naive_one_through_rebases_and_truncations(
     script: list[tuple[str, list[int], int]], window: int | None, length: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch, offloaded(window, 2.0) as ledger:
+    with pytest.MonkeyPatch.context() as patch, offloaded(window) as ledger:
         patch.setattr(backing, "KEPT", 64)
         patch.setattr(backing, "STEP", 64)
         ledger.commit(*range(length))
@@ -159,7 +159,7 @@ def test_attention_is_the_naive_one_through_rebases_and_truncations(
 ])
 def test_what_dense_caches_do_this_one_does(what: object) -> None:
     with offloaded() as ledger:
-        what(lambda window, softcap: ledger)  # type: ignore[operator]
+        what(lambda window: ledger)  # type: ignore[operator]
 
 
 @pytest.mark.usefixtures("early")

@@ -1,15 +1,13 @@
-"""Families are admitted by what their attention asks for; the rest is refused by name, with a hint."""
+"""What is admitted means what it means to transformers; the rest is refused by name, with a hint."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from offload.folder import Folder
-from specexec.engines import attention
-from specexec.engines.families import ADMITTED, ALIKE, ATTENTION_KEYWORDS, COUNTS, admit, refuse_unknown
-from specexec.engines.torch_engine import published
+from specexec.engines.families import ADMITTED, ALIKE, COUNTS, admit
 from specexec.errors import Damaged, SpecexecError, Unsupported
 from specexec.kv.cache import Rows
 from specexec.kv.dense import DenseCache
@@ -46,14 +44,27 @@ SHORT = [{"model_type": kind, "vocab_size": 80, "hidden_size": 4096, "intermedia
 def test_a_configuration_means_what_it_means_to_transformers(config: str | dict[str, Any]) -> None:
     """Also where it says little, so that defaults count."""
     said = raw(config) if isinstance(config, str) else config
-    ours, theirs = admit(said), published(said)
+    ours, theirs = admit(said), AutoConfig.for_model(**said)
     for name in (*COUNTS, *ALIKE):
         if name != "hidden_act" and hasattr(theirs, name):  # a qwen2 has no head_dim of its own
             assert getattr(ours, name) == getattr(theirs, name), name
-    assert (ours.model_type, theirs.hidden_act, ours.raw) == (theirs.model_type, "silu", said)
+    assert (ours.model_type, theirs.hidden_act) == (theirs.model_type, "silu")
     kinds = getattr(theirs, "layer_types", None) or ["sliding_attention" if said["model_type"] == "mistral" else "full"] * 99
     assert ours.windows == tuple(theirs.sliding_window if kind == "sliding_attention" else None
                                  for kind in kinds[: ours.num_hidden_layers])
+
+
+BIASED = {"attention_bias": True, "mlp_bias": True}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("changes", [{}, BIASED], ids=["plain", "biased"])
+def test_a_layers_tensors_are_those_of_transformers(family: str, changes: dict[str, Any]) -> None:
+    said = raw(family, **changes)
+    with torch.device("meta"):
+        theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**said)).model.layers[0]
+    ours = admit(said)
+    assert ours.tensors | ours.spare == {name for name, _ in theirs.named_parameters()}
 
 
 def test_a_model_of_another_activation_is_refused_by_name() -> None:
@@ -103,25 +114,6 @@ def test_a_configuration_that_cannot_be_is_damaged(changes: dict[str, Any]) -> N
     assert "config.json" in refused(Damaged, raw(**changes))
 
 
-@pytest.mark.parametrize("name", ["s_aux", "sinks", "a_keyword_of_next_year"])
-def test_an_unknown_attention_keyword_is_refused_by_name(name: str) -> None:
-    q, kv = torch.ones(1, 4, 1, 8), torch.ones(1, 2, 1, 8)
-    run = SimpleNamespace(cache=DenseCache(1), attended=0)
-    with pytest.raises(Unsupported, match=name) as caught:
-        attention.attend(torch.nn.Module(), q, kv, kv, None, run=run, scaling=1.0, **{name: torch.ones(4)})
-    assert caught.value.hint
-    assert (run.attended, run.cache.nbytes) == (0, 0)
-
-
-def test_every_unknown_keyword_is_named() -> None:
-    with pytest.raises(Unsupported, match="another, s_aux"):
-        refuse_unknown({"s_aux": torch.ones(2), "another": 0, "dropout": 0.0})
-
-
-def test_a_keyword_that_says_nothing_is_no_hindrance() -> None:
-    refuse_unknown({"s_aux": None} | dict.fromkeys(ATTENTION_KEYWORDS, 1))
-
-
 class Listing(DenseCache):
     """Keeps the layers that attended, and the window of each."""
 
@@ -156,9 +148,3 @@ def test_each_layer_has_its_own_window(family: str, windowed: list[bool]) -> Non
     read(target, chain(1))
     assert cache.windowed == windowed
 
-
-def test_a_pass_in_which_a_layer_does_not_ask_for_attention_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = engine(saved("llama"))
-    monkeypatch.setattr(target.model.model.layers[1].self_attn, "forward", lambda hidden_states, **_: (hidden_states, None))
-    with pytest.raises(RuntimeError, match="2 of 3"):
-        read(target, chain(1))

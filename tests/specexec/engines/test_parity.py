@@ -20,6 +20,7 @@ from specexec.kv.cache import Rows
 from specexec.kv.dense import DenseCache
 from specexec.tree import ROOT, DraftTree
 from tests.models import (
+    BIASED,
     CONTEXT,
     FAMILIES,
     ROPES,
@@ -147,6 +148,11 @@ def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
 def test_a_tree_below_a_prompt(family: str, tied: bool) -> None:
     folder = saved(family, tied)
     close(read(started(folder), TREE), expected(folder, PROMPT, TREE))
+
+
+@pytest.mark.parametrize("family", BIASED)
+def test_a_tree_below_a_prompt_where_biases_were_asked_for(family: str) -> None:
+    close(read(started(saved(family)), TREE), expected(saved(family), PROMPT, TREE))
 
 
 @pytest.mark.parametrize("rope", ROPES)

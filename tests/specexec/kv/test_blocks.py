@@ -81,16 +81,16 @@ def test_other_numbers_are_rounded_to_bf16() -> None:
     rows = visible_rows(0, range(ROOT, 8), 9, None)
     found = ledger.cache.attend(0, q, k, v, rows)
     assert found.dtype == torch.float32
-    exact = naive(q, k.bfloat16(), v.bfloat16(), rows.visible, None)
+    exact = naive(q, k.bfloat16(), v.bfloat16(), rows.visible)
     torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.double(), naive(q, k, v, rows.visible, None), atol=0.02, rtol=0)  # 0.009 was measured
-    assert not torch.allclose(found.double(), naive(q, k, v, rows.visible, None), atol=1e-4)
+    torch.testing.assert_close(found.double(), naive(q, k, v, rows.visible), atol=0.02, rtol=0)  # 0.009 was measured
+    assert not torch.allclose(found.double(), naive(q, k, v, rows.visible), atol=1e-4)
 
 
 @makers
 @pytest.mark.parametrize(("path", "survivors"), [([1], []), ([0, 2], []), ([0], [2]), ([0, 1], [2]), ([], [1, 0])])
 def test_a_rebase_that_does_not_hang_together_changes_nothing(make: Maker, path: list[int], survivors: list[int]) -> None:
-    contract.test_a_rebase_that_does_not_hang_together_changes_nothing(lambda window, _: make(window), path, survivors)
+    contract.test_a_rebase_that_does_not_hang_together_changes_nothing(make, path, survivors)
 
 
 @makers
@@ -99,13 +99,13 @@ def test_a_rebase_that_does_not_hang_together_changes_nothing(make: Maker, path:
     contract.test_truncating_forgets_the_tree_and_says_what_is_kept,
 ])
 def test_what_dense_caches_do_this_one_does(make: Maker, what: Callable[..., None]) -> None:
-    what(lambda window, _: make(window))
+    what(make)
 
 
 @makers
 @pytest.mark.parametrize("window", [None, 3])
 def test_what_follows_a_truncation_keeps_its_window(make: Maker, window: int | None) -> None:
-    contract.test_what_follows_a_truncation_keeps_its_window(lambda window, _: make(window), window)
+    contract.test_what_follows_a_truncation_keeps_its_window(make, window)
 
 
 @pytest.mark.parametrize("what", [
@@ -115,7 +115,7 @@ def test_what_follows_a_truncation_keeps_its_window(make: Maker, window: int | N
     partial(contract.test_a_change_of_the_base_drops_the_views_tail, "truncate"),
 ])
 def test_so_do_its_views(what: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "alone", lambda window, _: alone(window))
+    monkeypatch.setattr(contract, "alone", alone)
     what()
 
 

@@ -17,29 +17,27 @@ from specexec.tree import ROOT, ancestor_mask, depths
 LAYERS, HEADS, KV_HEADS, DIM = 2, 6, 2, 8
 
 
-def visible_rows(length: int, parents: Sequence[int], last: int, window: int | None, softcap: float | None = None) -> Rows:
+def visible_rows(length: int, parents: Sequence[int], last: int, window: int | None) -> Rows:
     """The rows of the last `last` of the tree's rows, over `length` committed ones."""
     positions = torch.tensor([length + depth for depth in depths(parents)], dtype=torch.int64)
     new = positions[len(parents) - last :]
     first = torch.zeros_like(new) if window is None else (new + 1 - window).clamp(min=0)
     mask = torch.from_numpy(ancestor_mask(parents))[len(parents) - last :]
-    return Rows(new, mask & (positions >= first[:, None]), first, parents, softcap)
+    return Rows(new, mask & (positions >= first[:, None]), first, parents)
 
 
-def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor, softcap: float | None) -> torch.Tensor:
+def naive(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """float64 attention of q[heads, n, dim] over repeated k, v[kv_heads, keys, dim]; seen: bool[n, keys]."""
     k, v = (part.double().repeat_interleave(q.shape[0] // k.shape[0], 0) for part in (k, v))
     scores = q.double() @ k.transpose(1, 2)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
     return scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v
 
 
 class Ledger:
     """A cache and, beside it, every row it should hold. Keys and values are random, layer by layer."""
 
-    def __init__(self, cache: KVCache, window: int | None = None, softcap: float | None = None, seed: int = 0) -> None:
-        self.cache, self.window, self.softcap = cache, window, softcap
+    def __init__(self, cache: KVCache, window: int | None = None, seed: int = 0) -> None:
+        self.cache, self.window = cache, window
         self.random = torch.Generator().manual_seed(seed)
         self.committed = torch.empty(LAYERS, 2, KV_HEADS, 0, DIM)
         self.tree = torch.empty(LAYERS, 2, KV_HEADS, 0, DIM)
@@ -52,7 +50,7 @@ class Ledger:
     def add(self, tokens: Sequence[int], parents: Sequence[int], admitted: bool = True) -> None:
         """Attends in every layer with new rows of the tree, checks what comes out, and admits them."""
         every = [*self.cache.branches.parents, *parents]
-        rows = visible_rows(self.cache.length, every, len(tokens), self.window, self.softcap)
+        rows = visible_rows(self.cache.length, every, len(tokens), self.window)
         new = self.normal(LAYERS, 2, KV_HEADS, len(tokens), DIM)
         tree = torch.cat((self.tree, new), 3)
         for layer in range(LAYERS):
@@ -66,7 +64,7 @@ class Ledger:
 
     def wanted(self, q: torch.Tensor, kv: torch.Tensor, rows: Rows) -> torch.Tensor:
         """What attention over kv[2, kv_heads, rows, dim] comes to."""
-        return naive(q, *kv, self.seen(rows), self.softcap)
+        return naive(q, *kv, self.seen(rows))
 
     def seen(self, rows: Rows) -> torch.Tensor:
         """bool[n, committed + tree]."""
@@ -98,24 +96,24 @@ class Ledger:
 
 def over_a_view(ledger: Ledger) -> Ledger:
     """The ledger of a view over `ledger`'s cache."""
-    above = type(ledger)(ledger.cache.view("full"), ledger.window, ledger.softcap, seed=1)
+    above = type(ledger)(ledger.cache.view("full"), ledger.window, seed=1)
     above.committed, above.tokens = ledger.committed, list(ledger.tokens)
     above.asked = [*ledger.tokens, *range(40)]
     return above
 
 
-def alone(window: int | None, softcap: float | None) -> Ledger:
-    return Ledger(DenseCache(LAYERS), window, softcap)
+def alone(window: int | None) -> Ledger:
+    return Ledger(DenseCache(LAYERS), window)
 
 
-def viewing(window: int | None, softcap: float | None) -> Ledger:
-    base = alone(window, softcap)
+def viewing(window: int | None) -> Ledger:
+    base = alone(window)
     base.commit(1, 2, 3, 4, 5)
     return over_a_view(base)
 
 
-def viewing_nothing(window: int | None, softcap: float | None) -> Ledger:
-    return over_a_view(alone(window, softcap))
+def viewing_nothing(window: int | None) -> Ledger:
+    return over_a_view(alone(window))
 
 
 makers = pytest.mark.parametrize("make", [alone, viewing, viewing_nothing])
@@ -159,14 +157,13 @@ def below(rows: Branches, path: list[int], numbers: list[int]) -> list[int]:
 
 @makers
 @settings(max_examples=25)
-@given(script=steps, window=st.sampled_from([None, 1, 3, 6]), softcap=st.sampled_from([None, 2.0]))
+@given(script=steps, window=st.sampled_from([None, 1, 3, 6]))
 def test_attention_is_the_naive_one_through_rebases_and_truncations(
-    make: Callable[[int | None, float | None], Ledger], script: list[tuple[str, list[int], int]], window: int | None,
-    softcap: float | None,
+    make: Callable[[int | None], Ledger], script: list[tuple[str, list[int], int]], window: int | None,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "FIRST_ROWS", 3)  # the buffers grow on the way
-        play(make(window, softcap), script)
+        play(make(window), script)
 
 
 @settings(max_examples=15)
@@ -174,39 +171,39 @@ def test_attention_is_the_naive_one_through_rebases_and_truncations(
 def test_blocks_of_queries_change_nothing(script: list[tuple[str, list[int], int]], scores: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "SCORES", scores)
-        play(viewing(3, None), script)
+        play(viewing(3), script)
 
 
 @settings(max_examples=25)
-@given(keys=st.integers(2, 9), n=st.integers(1, 5), data=st.data(), softcap=st.sampled_from([None, 1.5]))
-def test_two_parts_merge_to_the_whole(keys: int, n: int, data: st.DataObject, softcap: float | None) -> None:
+@given(keys=st.integers(2, 9), n=st.integers(1, 5), data=st.data())
+def test_two_parts_merge_to_the_whole(keys: int, n: int, data: st.DataObject) -> None:
     random = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
     q, k, v = (torch.randn(h, m, DIM, generator=random) for h, m in ((HEADS, n), (KV_HEADS, keys), (KV_HEADS, keys)))
     seen = torch.rand(n, keys, generator=random) < 0.6
     seen[:, -1] = True
     bias = torch.zeros(n, keys).masked_fill(~seen, -torch.inf)
     cut = data.draw(st.integers(1, keys - 1))
-    parts = [attention.attend_part(q, k[:, s], v[:, s], bias[:, s], softcap) for s in (slice(0, cut), slice(cut, keys))]
-    whole = naive(q, k, v, seen, softcap)
+    parts = [attention.attend_part(q, k[:, s], v[:, s], bias[:, s]) for s in (slice(0, cut), slice(cut, keys))]
+    whole = naive(q, k, v, seen)
     torch.testing.assert_close(attention.merge(parts[0], parts[1]).double(), whole, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(attention.merge(parts[1], parts[0]).double(), whole, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(attention.attend(q, k, v, bias, softcap).double(), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attention.attend(q, k, v, bias).double(), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_a_part_no_query_sees_weighs_nothing() -> None:
     q, k, v = torch.ones(HEADS, 1, DIM), torch.randn(KV_HEADS, 3, DIM), torch.randn(KV_HEADS, 3, DIM)
-    unseen = attention.attend_part(q, k, v, torch.full((1, 3), -torch.inf), None)
+    unseen = attention.attend_part(q, k, v, torch.full((1, 3), -torch.inf))
     assert torch.equal(unseen.out, torch.zeros_like(unseen.out))
     assert bool((unseen.log_sum_exp == -torch.inf).all())
 
 
 def test_scores_far_beyond_the_range_of_exp_stay_finite() -> None:
-    ledger = viewing(None, None)
+    ledger = viewing(None)
     q = 200 * ledger.normal(HEADS, 1, DIM)
     k, v = ledger.normal(2, KV_HEADS, 1, DIM)
     out = ledger.cache.attend(0, q, k, v, visible_rows(5, [ROOT], 1, None))
     whole = torch.cat((ledger.committed[0], torch.stack((k, v))), 2)
-    expected = naive(q, whole[0], whole[1], torch.ones(1, 6, dtype=torch.bool), None)
+    expected = naive(q, whole[0], whole[1], torch.ones(1, 6, dtype=torch.bool))
     torch.testing.assert_close(out.double(), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -215,9 +212,9 @@ def test_scores_far_beyond_the_range_of_exp_stay_finite() -> None:
     ([1], []), ([0, 2], []), ([0, 0], []), ([2, 0], []), ([0], [2]), ([0], [0]), ([0, 1], [2]), ([], [1]), ([], [1, 0]),
 ])
 def test_a_rebase_that_does_not_hang_together_changes_nothing(
-    make: Callable[[int | None, float | None], Ledger], path: list[int], survivors: list[int]
+    make: Callable[[int | None], Ledger], path: list[int], survivors: list[int]
 ) -> None:
-    ledger = make(None, None)
+    ledger = make(None)
     ledger.add([7, 8, 9], [ROOT, 0, ROOT])
     before = ledger.cache.branches
     with pytest.raises(ValueError, match=r"path|row"):
@@ -228,8 +225,8 @@ def test_a_rebase_that_does_not_hang_together_changes_nothing(
 
 
 @makers
-def test_survivors_are_renumbered_in_the_order_asked_for(make: Callable[[int | None, float | None], Ledger]) -> None:
-    ledger = make(None, None)
+def test_survivors_are_renumbered_in_the_order_asked_for(make: Callable[[int | None], Ledger]) -> None:
+    ledger = make(None)
     ledger.add([7, 8, 9, 10, 11], [ROOT, 0, 0, 2, ROOT])
     assert ledger.rebase([0], [2, 3, 1]) == {2: 0, 3: 1, 1: 2}
     assert ledger.cache.branches == Branches((9, 10, 8), (ROOT, 0, ROOT))
@@ -237,8 +234,8 @@ def test_survivors_are_renumbered_in_the_order_asked_for(make: Callable[[int | N
 
 
 @makers
-def test_rows_that_were_never_admitted_are_forgotten(make: Callable[[int | None, float | None], Ledger]) -> None:
-    ledger = make(None, None)
+def test_rows_that_were_never_admitted_are_forgotten(make: Callable[[int | None], Ledger]) -> None:
+    ledger = make(None)
     ledger.add([7, 8], [ROOT, 0])
     ledger.add([1, 2, 3], [1, 1, ROOT], admitted=False)
     ledger.check()
@@ -248,9 +245,9 @@ def test_rows_that_were_never_admitted_are_forgotten(make: Callable[[int | None,
 @makers
 @pytest.mark.parametrize("window", [None, 3])
 def test_what_follows_a_truncation_keeps_its_window(
-    make: Callable[[int | None, float | None], Ledger], window: int | None
+    make: Callable[[int | None], Ledger], window: int | None
 ) -> None:
-    ledger = make(window, None)
+    ledger = make(window)
     ledger.commit(9, 8, 7)
     ledger.truncate(2)
     ledger.commit(6, 5, 4, 3)
@@ -258,8 +255,8 @@ def test_what_follows_a_truncation_keeps_its_window(
 
 
 @makers
-def test_truncating_forgets_the_tree_and_says_what_is_kept(make: Callable[[int | None, float | None], Ledger]) -> None:
-    ledger = make(None, None)
+def test_truncating_forgets_the_tree_and_says_what_is_kept(make: Callable[[int | None], Ledger]) -> None:
+    ledger = make(None)
     ledger.commit(9, 8, 7)
     ledger.add([1], [ROOT])
     whole = len(ledger.tokens)
@@ -271,7 +268,7 @@ def test_truncating_forgets_the_tree_and_says_what_is_kept(make: Callable[[int |
 
 
 def test_nbytes_is_what_the_buffers_take() -> None:
-    ledger = alone(None, None)
+    ledger = alone(None)
     assert ledger.cache.nbytes == 0
     ledger.commit(*range(10))
     assert ledger.cache.nbytes == LAYERS * 2 * KV_HEADS * dense.FIRST_ROWS * DIM * 4
@@ -280,7 +277,7 @@ def test_nbytes_is_what_the_buffers_take() -> None:
 
 
 def test_a_view_counts_its_own_tail_alone() -> None:
-    base = alone(None, None)
+    base = alone(None)
     base.commit(1, 2, 3)
     view = over_a_view(base)
     assert view.cache.nbytes == 0
@@ -307,7 +304,7 @@ def test_an_unknown_view_is_refused_with_a_hint() -> None:
 
 
 def test_a_view_leaves_its_base_alone() -> None:
-    base = alone(None, None)
+    base = alone(None)
     base.commit(1, 2, 3, 4)
     base.add([5, 6], [ROOT, 0])
     view = over_a_view(base)
@@ -321,7 +318,7 @@ def test_a_view_leaves_its_base_alone() -> None:
 
 @pytest.mark.parametrize("change", ["rebase", "truncate"])
 def test_a_change_of_the_base_drops_the_views_tail(change: str) -> None:
-    base = alone(None, None)
+    base = alone(None)
     base.commit(1, 2, 3, 4)
     base.add([5, 6], [ROOT, 0])
     view = over_a_view(base)
@@ -338,7 +335,7 @@ def test_a_change_of_the_base_drops_the_views_tail(change: str) -> None:
 
 
 def test_a_tree_of_the_base_is_not_seen_by_the_view() -> None:
-    base = alone(None, None)
+    base = alone(None)
     base.commit(1, 2)
     view = over_a_view(base)
     base.add([5, 6], [ROOT, 0])
@@ -348,11 +345,11 @@ def test_a_tree_of_the_base_is_not_seen_by_the_view() -> None:
 
 def test_a_view_has_no_view_of_its_own() -> None:
     with pytest.raises(WrongUsage):
-        alone(None, None).cache.view("full").view("full")
+        alone(None).cache.view("full").view("full")
 
 
 def test_a_cache_may_be_rebased_outside_inference_mode() -> None:
-    ledger = alone(None, None)
+    ledger = alone(None)
     with torch.inference_mode():
         ledger.commit(1, 2)
         ledger.add([3, 4, 5], [ROOT, 0, 0])
@@ -373,9 +370,9 @@ def test_a_cache_of_planned_rows_never_outgrows_them() -> None:
 
 
 @makers
-def test_what_it_begins_with_is_found_again_after_a_cut(make: Callable[[int | None, float | None], Ledger]) -> None:
+def test_what_it_begins_with_is_found_again_after_a_cut(make: Callable[[int | None], Ledger]) -> None:
     """The same object, asked for again: only what was added is compared, but never less than what has changed."""
-    ledger = make(None, None)
+    ledger = make(None)
     base = len(ledger.tokens)
     ledger.commit(0, 1, 2, 3)
     ledger.check()

@@ -25,12 +25,12 @@ both = pytest.mark.parametrize("bits", [4, 8])
 class Rounded(Ledger):
     """A ledger whose queries see whole groups before their own in `bits` bits."""
 
-    def __init__(self, cache: KVCache, bits: int, window: int | None = None, softcap: float | None = None) -> None:
-        super().__init__(cache, window, softcap)
+    def __init__(self, cache: KVCache, bits: int, window: int | None = None) -> None:
+        super().__init__(cache, window)
         self.bits = bits
 
     def wanted(self, q: torch.Tensor, kv: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """Each query over its own path, window and softcap included."""
+        """Each query over its own path, window included."""
         found, full = [], visible_rows(len(self.tokens), rows.parents, q.shape[1], None).visible
         for i in range(q.shape[1]):
             path = [*range(len(self.tokens)), *(len(self.tokens) + full[i].nonzero().flatten()).tolist()]
@@ -38,7 +38,7 @@ class Rounded(Ledger):
             k, v = hierarchical.rounded(*kv[:, :, path[:whole]], self.bits)
             k, v = (torch.cat((part, of[:, path[whole:]]), 1) for part, of in ((k, kv[0]), (v, kv[1])))
             seen = torch.arange(len(path)) >= rows.first_visible[i]
-            found.append(naive(q[:, i : i + 1], k, v, seen, self.softcap))
+            found.append(naive(q[:, i : i + 1], k, v, seen))
         return torch.cat(found, 1)
 
 
@@ -53,12 +53,11 @@ steps = st.lists(st.tuples(kinds, new_rows, st.integers(0, 300)), max_size=6)
 
 
 @settings(max_examples=25)
-@given(bits=st.sampled_from([4, 8]), length=lengths, script=steps, window=st.sampled_from([None, None, 16, 200]),
-       softcap=st.sampled_from([None, 2.0]))
+@given(bits=st.sampled_from([4, 8]), length=lengths, script=steps, window=st.sampled_from([None, None, 16, 200]))
 def test_any_sequence_of_calls_attends_exactly(
-    bits: int, length: int, script: list[tuple[str, list[int], int]], window: int | None, softcap: float | None
+    bits: int, length: int, script: list[tuple[str, list[int], int]], window: int | None
 ) -> None:
-    ledger = Rounded(cache(bits), bits, window, softcap)
+    ledger = Rounded(cache(bits), bits, window)
     ledger.commit(*range(length))
     for what, numbers, number in script:
         rows = len(ledger.cache.branches)
@@ -144,7 +143,7 @@ def test_the_view_reads_the_upper_half_and_the_buffer_whole(length: int) -> None
         found = view.attend(layer, q, *tail, rows)
         k, v = (torch.cat(parts, 1) for parts in zip(seen(base, ledger.committed[layer], 4), tail, strict=True))
         mask = torch.cat((torch.ones(3, length, dtype=torch.bool), rows.visible), 1)
-        torch.testing.assert_close(found.double(), naive(q, k, v, mask, None), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.double(), naive(q, k, v, mask), atol=1e-5, rtol=1e-5)
     view.admit([1, 2, 3], (ROOT, 0, 0))
     assert view.nbytes > 0
     assert view.truncate(length - 1) == (length - 1 if length - 1 >= base.start else (length - 1) // GROUP * GROUP)
@@ -176,7 +175,7 @@ def test_views_of_chosen_rows_read_the_upper_half_too(bits: int, kind: str, monk
                     for of, own in zip(seen(base, ledger.committed[layer], 4), tail, strict=True))
             of = slice(head * HEADS // KV_HEADS, (head + 1) * HEADS // KV_HEADS)
             mask = torch.ones(1, k.shape[1], dtype=torch.bool)
-            torch.testing.assert_close(found[of].double(), naive(q[of], k, v, mask, None), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(found[of].double(), naive(q[of], k, v, mask), atol=1e-5, rtol=1e-5)
 
 
 def test_the_means_of_chunks_are_those_of_the_upper_nibbles() -> None:

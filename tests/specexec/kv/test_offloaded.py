@@ -104,7 +104,7 @@ def test_so_it_is_for_a_view_of_all_of_it(made: Make, script: list[tuple[str, li
 ])
 def test_what_dense_caches_do_this_one_does(made: Make, what: Callable[..., None]) -> None:
     window = (3,) if "window" in getattr(what, "__name__", "") else ()
-    what(lambda window, _: made(window), *window)
+    what(made, *window)
 
 
 def both(made: Make, length: int) -> tuple[contract.Ledger, contract.Ledger]:

@@ -53,7 +53,7 @@ def ask(base: contract.Ledger, seed: int = 5) -> torch.Tensor:
 
 
 def vars_of(rows: contract.Rows) -> tuple[object, ...]:
-    return rows.positions, rows.visible, rows.first_visible, rows.parents, rows.softcap
+    return rows.positions, rows.visible, rows.first_visible, rows.parents
 
 
 makers = pytest.mark.parametrize("make", [dense, blocks])
@@ -77,7 +77,7 @@ def test_a_view_of_all_rows_attends_to_all_of_them(make: Made, script: list[tupl
     contract.test_truncating_forgets_the_tree_and_says_what_is_kept,
 ])
 def test_what_dense_caches_do_a_view_does(make: Made, what: Callable[..., None]) -> None:
-    def above(window: int | None, _: object) -> contract.Ledger:
+    def above(window: int | None) -> contract.Ledger:
         base = make(window)
         base.commit(*range(30))
         return viewed(base, Gather())
@@ -119,7 +119,7 @@ def test_it_sees_the_chunks_that_fit_the_last_query(make: Made, chunk: int, leng
             assert len(seen) <= of.rows + of.chunk
             whole = torch.cat((base.committed[layer, :, head, seen], torch.stack((k, v))[:, head]), 1)[:, None]
             mask = torch.cat((torch.ones(3, len(seen), dtype=torch.bool), rows.visible), 1)
-            torch.testing.assert_close(out[group].double(), naive(q[group], *whole, mask, None), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(out[group].double(), naive(q[group], *whole, mask), atol=1e-5, rtol=1e-5)
 
 
 @makers

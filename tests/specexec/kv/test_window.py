@@ -65,7 +65,7 @@ class Text:
         k, v = torch.stack([row[layer] for row in [*(self.rows[i] for i in self.kept), *new]], 2)
         place = lambda x, first: torch.stack([turned(y, first + i, FREQUENCIES) for i, y in enumerate(x.unbind(1))], 1)  # noqa: E731
         seen = torch.ones(len(new), k.shape[1], dtype=torch.bool).tril(len(self.kept))
-        return naive(place(q, len(self.kept)), place(k, 0), v, seen, None)
+        return naive(place(q, len(self.kept)), place(k, 0), v, seen)
 
     def slid(self, sight: Sight) -> None:
         """What the cache drops after each commit."""
