@@ -48,7 +48,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("measured")
     cache = Measured(home / "machine.json")
     forms = [("nf4", LAYOUT, 16), ("nf4", LAYOUT, 8), ("nf4", "rowmajor", 16), ("int8", LAYOUT, 16), ("int8", LAYOUT, 8),
-             ("3bit", LAYOUT, 16), ("3bit", LAYOUT, 8), ("bf16", None, 16), ("fp32", None, 16)]
+             ("3bit", LAYOUT, 16), ("3bit", LAYOUT, 8), ("q8_0", LAYOUT, 8), ("bf16", None, 16), ("fp32", None, 16)]
     quick = [Arithmetic(rate.name(*form), partial(rate.rates, *form, rows=512, columns=1024, weights=2**16, seconds=0.01))
              for form in forms]
     measure(cache, Sample(home, read=2**22), quick[0])
@@ -250,7 +250,8 @@ def test_a_draft_of_a_long_context_has_a_view_in_the_ledger(llama: Path, one_b: 
     assert long["crossings"]["who"] == str(one_b)
 
 
-def test_a_chat_shows_its_ledger(specexec: Specexec) -> None:
+def test_a_chat_shows_its_ledger(specexec: Specexec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many as were measured, for so small a model too
     ran = specexec("chat", "--no-save", "--draft", "none", stdin=b"/plan\n")
     assert (ran.code, ran.out) == (0, "")
     assert "| in memory | GiB |" in ran.err

@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cli.subject import target
 from tests.cli.conftest import Specexec, specexec
 from tests.cli.process import Chat
 from tests.cli.test_errors import assert_two_lines
+from tests.cli.test_plan import measured
 from tests.gguf.conftest import F32, Q8
 
-__all__ = ["specexec"]
+__all__ = ["measured", "specexec"]
 FEW = ("-n", "20", "--temperature", "0")
 
 
@@ -115,7 +117,11 @@ def test_a_file_converts_and_then_streams(specexec: Specexec, stories: Path, her
     assert "is there already" in again.err
 
 
-def test_a_file_is_kept_as_it_is_and_streams(specexec: Specexec, stories: Path, here: Path) -> None:
+def test_a_file_is_kept_as_it_is_and_streams(
+    specexec: Specexec, stories: Path, here: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many as were measured
+    shutil.copy(measured / "machine.json", here)
     shutil.copy(stories / Q8, here / "tale.gguf")
     assert specexec("convert", str(here / "tale.gguf"), "--to", "keep", "-q").code == 0
     run = ("run", "-m", "tale-q8_0", "--draft", "lookup", "-n", "20", "--seed", "1", "Once upon a time")

@@ -17,7 +17,8 @@ def write(folder: Path, path: Path, kind: str = "F32", outside: str = "") -> Pat
     """Vectors in F32, matrices in `kind`, or `outside` the layers in another; F16 where rows are no whole blocks."""
     import gguf
 
-    config = admit(Folder(folder).config)
+    said = Folder(folder).config
+    config = admit(said)
     arch = "llama" if config.model_type == "mistral" else config.model_type
     file = gguf.GGUFWriter(path, arch)
     file.add_context_length(config.max_position_embeddings)
@@ -28,7 +29,7 @@ def write(folder: Path, path: Path, kind: str = "F32", outside: str = "") -> Pat
     file.add_head_count_kv(config.num_key_value_heads)
     file.add_key_length(config.head_dim)
     file.add_layer_norm_rms_eps(config.rms_norm_eps)
-    file.add_rope_freq_base(config.raw["rope_parameters"]["rope_theta"])
+    file.add_rope_freq_base(said["rope_parameters"]["rope_theta"])
     _tokens(file, config.vocab_size)
     for name, tensor in Folder(folder).tensors():
         if not (config.tie_word_embeddings and name == "lm_head.weight"):
