@@ -39,7 +39,7 @@ SETS: dict[str, dict[str, tuple[str, ...]]] = {  # best first, portable last
     "aarch64": {"neon": NEON, "portable": PORTABLE},
 }
 SETS["arm64"] = SETS["aarch64"]
-UNITS = ("linear", "attention", "rows", "hierarchical")
+UNITS = ("linear", "attention", "rows", "hierarchical", "logits")
 OPENMP = "#include <omp.h>\nint probe() { return omp_get_max_threads(); }"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from specexec.top import top
+from specexec.top import Best, best, top
 
 NUCLEUS = 128  # candidates among which a filter is first decided; eight times as many where they do not settle it
 
@@ -85,22 +85,22 @@ def scale(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits / sampling.temperature if sampling.temperature not in (0.0, 1.0) else logits
 
 
-def _decide(x: torch.Tensor, total: torch.Tensor, size: int, sampling: Sampling) -> Cut:
-    """top-k, then top-p, then min-p on scaled logits fp32[n, V] of log-sum-exp total[n, 1]; ties at a border stay in."""
-    values, ids = top(x, size)
+def _decide(x: torch.Tensor, found: Best, sampling: Sampling) -> Cut:
+    """top-k, then top-p, then min-p on scaled logits fp32[n, V], of whose best some were found; ties at a border stay in."""
+    values, ids, total = found
     border = _border(values, sampling)
     kept = values.masked_fill(values < border, -torch.inf)
-    share = (kept - (kept.logsumexp(-1, keepdim=True) if sampling.top_k else total)).exp()
+    share = (kept - (kept.logsumexp(-1, keepdim=True) if sampling.top_k else total[:, None])).exp()
     before = share.cumsum(-1) - share
     floor = values[:, :1] + (math.log(sampling.min_p) if sampling.min_p else -torch.inf)
     nucleus = sampling.top_p - before if sampling.top_p < 1 else torch.full_like(before, torch.inf)
     inside = (values >= border) & (nucleus > 0) & (values >= floor)
     threshold = values.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
     settled = values[:, -1:] < (border if sampling.top_k else threshold)  # all that top-k lets in is normalised
-    if size < x.shape[-1] and not bool(settled.all()):
-        return _decide(x, total, min(8 * size, x.shape[-1]), sampling)
+    if values.shape[-1] < x.shape[-1] and not bool(settled.all()):
+        return _decide(x, Best(*top(x, 8 * values.shape[-1]), total), sampling)
     slack = torch.stack((values - _between(values, border, sampling), nucleus, values - floor)).amin(0)
-    return Cut(threshold, values, ids, _with_swaps(values, slack.abs(), inside), total.squeeze(-1))
+    return Cut(threshold, values, ids, _with_swaps(values, slack.abs(), inside), total)
 
 
 def _with_swaps(values: torch.Tensor, slack: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -130,5 +130,4 @@ def cut(x: torch.Tensor, sampling: Sampling) -> Cut | None:
     """The filters' decision for scaled logits fp32[n, V], or None where nothing filters."""
     if not sampling.filters:
         return None
-    size = min(max(NUCLEUS, sampling.top_k + 1), x.shape[-1])
-    return _decide(x, x.logsumexp(-1, keepdim=True), size, sampling)
+    return _decide(x, best(x, max(NUCLEUS, sampling.top_k + 1)), sampling)

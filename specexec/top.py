@@ -1,10 +1,11 @@
-"""The largest entries of long rows, without sorting them."""
+"""The largest entries of long rows, without sorting them: by our kernel, or in plain torch through maxima of blocks."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
+
+from specexec.kernels import logits
 
 BLOCK = 64
 SHORT = 8192  # entries of a row that is faster looked through than divided
@@ -15,25 +16,29 @@ class Winner(NamedTuple):
     lead: list[float]  # largest - second largest
 
 
-def _blocks(x: torch.Tensor) -> torch.Tensor:
-    short = -x.shape[-1] % BLOCK
-    padded = torch.nn.functional.pad(x, (0, short), value=-torch.inf) if short else x
-    return padded.view(*padded.shape[:-1], -1, BLOCK)
+class Best(NamedTuple):
+    values: torch.Tensor  # fp32[n, k], descending
+    ids: torch.Tensor  # int64[n, k]
+    log_sum_exp: torch.Tensor  # fp32[n], of the whole row
 
 
-def winner(x: torch.Tensor) -> Winner:
-    """The argmax of each row of fp32[n, V], the lowest id winning a tie, and by how much it won."""
-    if x.shape[0] == 1 and x.device.type == "cpu":
-        return _lone(x.numpy()[0])
-    token, lead = _winners(x)
+def best(x: torch.Tensor, k: int, noise: Sequence[torch.Tensor] = (), a: float = 1.0, b: float = 1.0) -> Best:
+    """The k largest of a x + b noise of fp32 x[n, V], with the log-sum-exp of x. noise: fp32[V] of each row, or none."""
+    k = min(k, x.shape[-1])
+    if logits.fits(x, k):
+        total = torch.empty(len(x))
+        return Best(*logits.read(x, k, noise, a, b, total), total)
+    return Best(*top(torch.add(torch.stack(list(noise)) * b, x, alpha=a) if noise else x, k), x.logsumexp(-1))
+
+
+def winner(x: torch.Tensor, noise: Sequence[torch.Tensor] = ()) -> Winner:
+    """The argmax of each row of fp32 x[n, V] + noise, the lowest id winning a tie, and by how much it won."""
+    if x.shape[-1] > 1 and logits.fits(x, 2):
+        values, ids = logits.read(x, 2, noise, 1.0, 1.0, None)
+        first, second = values.unbind(1)
+        return Winner(ids[:, 0].tolist(), (first - second).tolist())
+    token, lead = _winners(x + torch.stack(list(noise)) if noise else x)
     return Winner(token.tolist(), lead.tolist())
-
-
-def _lone(row: npt.NDArray[np.float32]) -> Winner:
-    """Of a single row, for which numpy takes an eighth to a half of torch's time, whatever the vocabulary."""
-    token, rest = int(row.argmax()), row.copy()
-    rest[token] = -np.inf
-    return Winner([token], [float(row[token] - rest[rest.argmax()])])
 
 
 def _winners(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,11 +62,20 @@ def top(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     The k largest lie within the k blocks with the largest maxima: only those are searched.
     """
+    k = min(k, x.shape[-1])
+    if logits.fits(x, k):
+        return logits.read(x, k, (), 1.0, 1.0, None)
     if x.shape[-1] <= max(4 * k, 1024) or x.shape[-1] <= k * BLOCK:
-        values, ids = x.topk(min(k, x.shape[-1]), dim=-1)
+        values, ids = x.topk(k, dim=-1)
         return values, ids
     blocks = _blocks(x)
     chosen = blocks.amax(-1).topk(k, dim=-1).indices
     values, places = blocks.gather(1, chosen[..., None].expand(-1, -1, BLOCK)).flatten(1).topk(k, dim=-1)
     ids = chosen.gather(1, places // BLOCK) * BLOCK + places % BLOCK
     return (values, ids) if int(ids.max()) < x.shape[-1] else x.topk(k, dim=-1)  # padding: fewer than k are finite
+
+
+def _blocks(x: torch.Tensor) -> torch.Tensor:
+    short = -x.shape[-1] % BLOCK
+    padded = torch.nn.functional.pad(x, (0, short), value=-torch.inf) if short else x
+    return padded.view(*padded.shape[:-1], -1, BLOCK)

@@ -6,13 +6,12 @@ target and the seed alone.   Shared noise: Daliri, Musco, Suresh 2024
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 from specexec.noise import Noise
 from specexec.sampling import Cut, Penalties, Sampling, cut, scale
-from specexec.top import Winner, top, winner
+from specexec.top import Best, Winner, best, winner
 from specexec.tree import DraftTree
 
 KEPT = 32
@@ -42,16 +41,16 @@ class Picks:
         x = scale(self.penalties.apply(logits, self._paths(nodes)), self.sampling)
         noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
         filtered = cut(x, self.sampling)
-        won = _choose(x, noise) if filtered is None else _choose_among(filtered, noise)
+        won = winner(x, noise) if filtered is None else _choose_among(filtered, noise)
         self.tokens[nodes.start : nodes.stop] = won.token
         unscaled = self.sampling.temperature or 1.0  # in the engine's own logits, where rounding is measured
         self.margins[nodes.start : nodes.stop] = [lead * unscaled for lead in won.lead]
         if self.laws:
-            self._keep(nodes, _law(x) if filtered is None else _law_among(filtered))
+            self._keep(nodes, best(x, KEPT) if filtered is None else _kept_of(filtered))
 
-    def _keep(self, nodes: range, law: "Law") -> None:
+    def _keep(self, nodes: range, law: Best) -> None:
         for node, row in zip(nodes, zip(*(column.tolist() for column in law), strict=True), strict=True):
-            self.top_ids[node], self.top_logits[node], self.log_sum_exp[node] = row
+            self.top_logits[node], self.top_ids[node], self.log_sum_exp[node] = row
 
     def _noise(self, node: int) -> torch.Tensor:
         return self.noise.at(self.position + self.tree.depth[node] + 1)
@@ -62,27 +61,8 @@ class Picks:
         return [[self.tree.tokens[i] for i in self.tree.path(node)[1:]] for node in nodes]
 
 
-class Law(NamedTuple):
-    """Of each row: the KEPT likeliest entries, and the log-sum-exp of all."""
-
-    ids: torch.Tensor  # int64[n, KEPT]
-    values: torch.Tensor  # fp32[n, KEPT]
-    log_sum_exp: torch.Tensor  # fp32[n]
-
-
-def _law(x: torch.Tensor) -> Law:
-    """Of scaled logits x[n, V]."""
-    values, ids = top(x, KEPT)
-    return Law(ids, values, x.logsumexp(-1))
-
-
-def _law_among(filtered: Cut) -> Law:
-    return Law(filtered.ids[:, :KEPT], filtered.values[:, :KEPT], filtered.log_sum_exp)
-
-
-def _choose(x: torch.Tensor, noise: Sequence[torch.Tensor]) -> Winner:
-    """Among all entries of scaled logits x[n, V], knowing the noise[V] of each row, if there is any."""
-    return winner(x + torch.stack(list(noise)) if noise else x)
+def _kept_of(filtered: Cut) -> Best:
+    return Best(filtered.values[:, :KEPT], filtered.ids[:, :KEPT], filtered.log_sum_exp)
 
 
 def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Winner:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from specexec.drafters.belief import Candidates
+from specexec.drafters.belief import Candidates, Ids
+from specexec.online import Vector
 from specexec.tree import ROOT
 
 
@@ -13,14 +14,19 @@ from specexec.tree import ROOT
 class Row:
     """token: the target's id. before: the last tokens, its own included.
 
-    log_q: fp32[V] of the draft as it is, at the temperature, where there was room to keep it.
+    logits: fp32[V] of the draft as it is, at the temperature, where there was room to keep them; and their log-sum-exp.
     """
 
     token: int
     parent: int
     candidates: Candidates
     before: tuple[int, ...]
-    log_q: torch.Tensor | None
+    logits: torch.Tensor | None
+    log_sum_exp: float
+
+    def log_q(self, ids: Ids) -> Vector | None:
+        """Of some of them; None where the logits were not kept."""
+        return None if self.logits is None else self.logits[ids].cpu().double().numpy() - self.log_sum_exp
 
 
 class Evaluated:

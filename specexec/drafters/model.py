@@ -14,7 +14,7 @@ from specexec.drafters.setting import Setting
 from specexec.online import Vector
 from specexec.roles import Engine, Reader
 from specexec.sampling import Cut, cut, scale
-from specexec.top import top
+from specexec.top import best
 from specexec.tree import ROOT, DraftTree
 from specexec.vocabulary import Vocabulary
 
@@ -81,10 +81,9 @@ class ModelExpander:
         seen = [(at, self._evaluated.rows[self._row[at.node]]) for at in lessons if at.node in self._row]
         self.belief.learn([(row.candidates, at.pick, at.weight) for at, row in seen])
         for at, row in sorted(seen, key=lambda pair: pair[0].weight):  # the likeliest context has the last word
-            if row.log_q is not None:
-                ids, log_p = np.array(at.top_ids), np.array(at.top_log_p)
-                off = log_p - row.log_q[ids].cpu().double().numpy()
-                self._corrections.learn(row.before, ids, off * self._temperature)
+            ids = np.array(at.top_ids)
+            if (log_q := row.log_q(ids)) is not None:
+                self._corrections.learn(row.before, ids, (np.array(at.top_log_p) - log_q) * self._temperature)
 
     @property
     def _temperature(self) -> float:
@@ -134,27 +133,32 @@ class ModelExpander:
         own = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
         before = [self._before(new) for new in asked]
         x = self._corrections.apply(own, before, self._temperature)
-        noise = torch.stack([setting.noise.at(setting.position_below(len(new.path) - 1)) for new in asked])
+        noise = [setting.noise.at(setting.position_below(len(new.path) - 1)) for new in asked]
         filtered = cut(x, setting.sampling)
         found = self._likely(x, noise) if filtered is None else self._likely_among(filtered, noise)
         ids, log_q, g = found[0].cpu().numpy(), *(column.cpu().double().numpy() for column in found[1:])
-        kept = own[: max(0, KEPT_BYTES // (4 * own.shape[1]) - len(self._evaluated))].log_softmax(-1)
+        kept = self._kept(own)
         for i, new in enumerate(asked):
             some = np.isfinite(log_q[i])
             candidates = Candidates(ids[i, some], log_q[i, some], g[i, some])
-            self._evaluated.add(Row(new.path[-1], new.parent, candidates, before[i], kept[i] if i < len(kept) else None))
+            self._evaluated.add(Row(new.path[-1], new.parent, candidates, before[i], *kept[i]))
+
+    def _kept(self, own: torch.Tensor) -> list[tuple[torch.Tensor | None, float]]:
+        """Each row and its log-sum-exp, while there is room."""
+        rows = own[: max(0, KEPT_BYTES // (4 * own.shape[1]) - len(self._evaluated))].clone()  # it may be the engine's own
+        return [*zip(rows, best(rows, 1).log_sum_exp.tolist(), strict=True), *[(None, 0.0)] * (len(own) - len(rows))]
 
     def _before(self, new: Asked) -> tuple[int, ...]:
         return (*self.setting.context[-LONGEST:-1], *new.path)[-LONGEST:]
 
-    def _likely(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _likely(self, x: torch.Tensor, noise: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """(ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""
-        _, ids = top(x if self.setting.noise.silent else torch.add(noise * self.belief.b, x, alpha=self.belief.a), WIDTH)
-        return ids, x.gather(1, ids) - x.logsumexp(-1, keepdim=True), noise.gather(1, ids)
+        _, ids, total = best(x, WIDTH, () if self.setting.noise.silent else noise, self.belief.a, self.belief.b)
+        return ids, x.gather(1, ids) - total[:, None], _of(noise, ids)
 
-    def _likely_among(self, filtered: Cut, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _likely_among(self, filtered: Cut, noise: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The same among those that pass the person's filters; -inf fills up."""
-        g = noise.gather(1, filtered.ids)
+        g = _of(noise, filtered.ids)
         z = (self.belief.a * filtered.values + self.belief.b * g).masked_fill(filtered.out, -torch.inf)
         z, places = z.topk(min(WIDTH, z.shape[1]), dim=-1)
         log_q = filtered.values - filtered.log_sum_exp[:, None]
@@ -171,6 +175,10 @@ class ModelExpander:
         rows, places = np.nonzero((scores + above > tree.floor) & np.isfinite(scores))
         return [Proposal(nodes[row], int(found[row].ids[place]), float(scores[row, place]), self.source)
                 for row, place in zip(rows.tolist(), places.tolist(), strict=True)]
+
+
+def _of(rows: Sequence[torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    return torch.stack([row[some] for row, some in zip(rows, ids, strict=True)])
 
 
 def _padded(rows: list[Vector], value: float) -> Vector:

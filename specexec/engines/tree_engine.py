@@ -88,7 +88,13 @@ class TreeEngine(ABC):
         path = self._walked()
         if first and len(path) < len(self._tokens) - self.cache.length:
             raise ValueError("nodes before `first` cannot have been evaluated: tokens above node 0 are missing")
-        self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
+        if path or not self._lies(tree, first):
+            self.cache.rebase(path, self._survivors(tree, first, path[-1] if path else ROOT))
+
+    def _lies(self, tree: DraftTree, first: int) -> bool:
+        """Whether the tree's first nodes are the cache's tree as it is: so a tree grows pass by pass."""
+        there = self.cache.branches
+        return there.tokens == tree.tokens[:first] and there.parents == tree.parents[:first]
 
     def _walked(self) -> list[int]:
         """The rows of the tree that hold what the committed ones, cut where they hold something else, lack."""

@@ -24,6 +24,7 @@ namespace specexec {
   void fill_attention(Kernels &);    \
   void fill_rows(Kernels &);         \
   void fill_hierarchical(Kernels &); \
+  void fill_logits(Kernels &);       \
   }
 SPECEXEC_ISAS
 #undef X
@@ -96,6 +97,7 @@ SPECEXEC_ISAS
       isa::fill_attention(t);         \
       isa::fill_rows(t);              \
       isa::fill_hierarchical(t);      \
+      isa::fill_logits(t);            \
       t.layer = layer_##isa;          \
       return t;                       \
     }();                              \
@@ -165,5 +167,3 @@ SPECEXEC_EXPORT int specexec_choose(const char *name) {
 SPECEXEC_EXPORT const char *specexec_chosen() { return specexec::current().name; }
 
 SPECEXEC_EXPORT const specexec::Kernels *specexec_table() { return specexec::current().table(); }
-
-// ---- The kernels' C functions: one forwarder each, through specexec_table(). -------------------------------------------

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 7
+#define SPECEXEC_ABI 8
 
 extern "C" {
 
@@ -87,6 +87,18 @@ struct SpecexecRope {
   int32_t threads;
 };
 
+// Rows of logits, of which the k best are wanted, largest first, of equal ones the lower id; at most `columns`, and NaN is last.
+struct SpecexecLogits {
+  const float *x;             // fp32 [n][stride]
+  const float *const *noise;  // of each row fp32 [columns]: a x + b noise is ranked; or null: x is
+  int64_t *ids;               // [n][k]
+  float *values;              // fp32 [n][k], what was ranked
+  float *log_sum_exp;         // fp32 [n], of x; or null
+  int64_t n, columns, stride, k;
+  float a, b;
+  int32_t threads;
+};
+
 // A decoder layer and the buffers of a pass through it: x += attention of x, then x += feed-forward of x.
 struct SpecexecLayer {
   float *x;                 // fp32 [n][width]
@@ -114,6 +126,7 @@ struct Kernels {
   void (*move)(const SpecexecCache *cache, int64_t layers, int64_t to, const int64_t *from, int64_t count);
   void (*compress)(const SpecexecCache *cache, int64_t layers, int64_t from, int64_t to, int32_t threads);
   void (*layer)(const SpecexecLayer *of, const SpecexecCache *cache, const SpecexecPass *pass);
+  void (*read)(const SpecexecLogits *of);
 };
 
 }  // namespace specexec

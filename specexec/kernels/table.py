@@ -79,6 +79,14 @@ class Layer(Structure):
     ]
 
 
+class Logits(Structure):
+    _fields_: ClassVar = [
+        ("x", c_void_p), ("noise", POINTER(c_void_p)), ("ids", c_void_p), ("values", c_void_p), ("log_sum_exp", c_void_p),
+        ("n", c_int64), ("columns", c_int64), ("stride", c_int64), ("k", c_int64),
+        ("a", c_float), ("b", c_float), ("threads", c_int32),
+    ]
+
+
 # in the order of struct Kernels, after `tokens`
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "quantise": (c_void_p, c_int64, POINTER(Activations)),
@@ -91,6 +99,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "move": (POINTER(Cache), c_int64, c_int64, c_void_p, c_int64),
     "compress": (POINTER(Cache), c_int64, c_int64, c_int64, c_int32),
     "layer": (POINTER(Layer), POINTER(Cache), POINTER(Pass)),
+    "read": (POINTER(Logits),),
 }
 
 
@@ -111,6 +120,7 @@ class Table:
     move: Callable[..., None]
     compress: Callable[..., None]
     layer: Callable[..., None]
+    read: Callable[..., None]
 
     def __init__(self, raw: _Raw) -> None:
         self.tokens: int = raw.tokens

@@ -64,7 +64,9 @@ class Branches:
         """The rows of the longest prefix of `tokens` that lies below the committed end."""
         path: list[int] = []
         for row, (token, parent) in enumerate(zip(self.tokens, self.parents, strict=True)):
-            if len(path) < len(tokens) and token == tokens[len(path)] and parent == (path[-1] if path else ROOT):
+            if len(path) == len(tokens):
+                break
+            if token == tokens[len(path)] and parent == (path[-1] if path else ROOT):
                 path.append(row)
         return path
 

@@ -21,6 +21,7 @@ void fill_linear(Kernels &);
 void fill_attention(Kernels &);
 void fill_rows(Kernels &);
 void fill_hierarchical(Kernels &);
+void fill_logits(Kernels &);
 }
 
 using specexec::Kernels;
@@ -201,6 +202,50 @@ void fuzz_norm() {
   kernels.norm_quantise(x.get(), weight.get(), columns, eps, &to);
   Tokens apart = quantised(out, n, columns, both.bits);
   both.check_equal(apart);
+}
+
+// Few values, so that many are alike; some are -inf.
+void fuzz_read() {
+  const int64_t n = number(1, 4), columns = chance(0.3) ? number(1, 70) : number(1, 9000), stride = columns + number(0, 3);
+  const int64_t k = number(1, std::min<int64_t>(columns, 140));
+  const float coarse = chance(0.5) ? 4 : 1e6f, a = chance(0.5) ? 1.f : normal() * normal(), b = chance(0.5) ? 1.f : normal();
+  const double none = chance(0.3) ? 0.9 : 0.01;
+  const auto value = [&] { return chance(none) ? -INFINITY : std::round(coarse * 3 * normal()) / coarse; };
+  Buffer<float> x(stride * (n - 1) + columns), values(n * k, NAN), sums(n, NAN);
+  Buffer<int64_t> ids(n * k, -1);
+  for (int64_t i = 0; i < x.size(); i++) x[i] = value();
+  std::vector<std::unique_ptr<Buffer<float>>> beside;
+  std::vector<const float *> noise;
+  for (int64_t row = 0; row < n; row++) {
+    beside.push_back(std::make_unique<Buffer<float>>(columns));
+    for (int64_t i = 0; i < columns; i++) (*beside.back())[i] = normal();
+    noise.push_back(beside.back()->get());
+  }
+  const bool noisy = chance(0.5), sum = chance(0.7);
+  const SpecexecLogits of{x.get(), noisy ? noise.data() : nullptr, ids.get(), values.get(), sum ? sums.get() : nullptr,
+                          n, columns, stride, k, a, b, int32_t(number(1, 2))};
+  kernels.read(&of);
+  for (int64_t row = 0; row < n; row++) {
+    const float *in = x.get() + row * stride;
+    const auto ranked = [&](int64_t i) { return noisy ? double(a) * in[i] + double(b * noise[size_t(row)][i]) : double(in[i]); };
+    std::vector<bool> held(size_t(columns), false);
+    double total = 0, worst = INFINITY;
+    for (int64_t i = 0; i < columns; i++) total += std::exp(double(in[i]));
+    for (int64_t j = row * k; j < (row + 1) * k; j++) {
+      check(ids[j] >= 0 && ids[j] < columns && !held[size_t(ids[j])], "a best entry's id");
+      held[size_t(ids[j])] = true;
+      const double wanted = ranked(ids[j]);
+      check(std::fabs(values[j] - wanted) <= 4 * kUlp * (std::fabs(a * in[ids[j]]) + std::fabs(wanted)) || values[j] == wanted ||
+            (std::isnan(wanted) && values[j] == -INFINITY), "a best entry");
+      const bool first = j == row * k;
+      check(first || values[j] < values[j - 1] || (values[j] == values[j - 1] && ids[j] > ids[j - 1]), "the order of best entries");
+      worst = values[j];
+    }
+    for (int64_t i = 0; i < columns; i++)
+      check(held[size_t(i)] || !(ranked(i) > worst + 4 * kUlp * (std::fabs(double(a) * in[i]) + std::fabs(worst))), "the best entries");
+    const double wanted = std::log(total);
+    if (sum) check(std::fabs(sums[row] - wanted) <= 1e-5 + 1e-6 * std::fabs(wanted) || sums[row] == wanted, "a log-sum-exp");
+  }
 }
 
 void fuzz_silu() {
@@ -767,7 +812,7 @@ struct Kind {
   const char *name;
   void (*run)();
 };
-constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm}, {"silu", fuzz_silu}, {"linear", fuzz_linear},
+constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm}, {"silu", fuzz_silu}, {"read", fuzz_read}, {"linear", fuzz_linear},
                            {"linear", fuzz_linear}, {"rope", fuzz_rope}, {"move", fuzz_move}, {"attend", fuzz_attend},
                            {"attend", fuzz_attend},     {"compress", fuzz_compress}, {"seen", fuzz_seen}, {"seen", fuzz_seen}};
 
@@ -786,6 +831,7 @@ int main(int, char **arguments) {
   specexec::SPECEXEC_ISA::fill_attention(kernels);
   specexec::SPECEXEC_ISA::fill_rows(kernels);
   specexec::SPECEXEC_ISA::fill_hierarchical(kernels);
+  specexec::SPECEXEC_ISA::fill_logits(kernels);
   __sanitizer_set_death_callback(say);
   const auto end = clock::now() + std::chrono::duration<double>(std::atof(arguments[1]));
   const unsigned long seed = std::strtoul(arguments[2], nullptr, 10);

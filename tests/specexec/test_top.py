@@ -1,13 +1,31 @@
-"""The largest entries of long rows."""
+"""The largest entries of long rows, by every instruction set's kernel and in plain torch."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specexec.top import top, winner
+from specexec.kernels import table
+from specexec.top import best, top, winner
+from tests.kernels import SETS, threads, using
 
 SIZES = [1, 2, 63, 64, 65, 130, 1_000, 1_025, 2_049, 5_000, 9_000, 50_257]
+
+
+PLAIN = "plain torch"
+
+
+@pytest.fixture(scope="module", autouse=True, params=[PLAIN, *SETS])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param != PLAIN:
+        with using(request.param):
+            yield request.param
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "table", lambda: None)
+        yield PLAIN
 
 
 def rows(size: int, seed: int, *, levels: int = 0, finite: float = 1.0) -> torch.Tensor:
@@ -64,6 +82,51 @@ def test_a_lone_finite_entry_wins_wherever_it_stands(place: int) -> None:
     x = torch.full((2, 9_000), -torch.inf)
     x[:, place] = -3.0
     assert winner(x) == ([place] * 2, [torch.inf] * 2)
+
+
+def noise_of(x: torch.Tensor, seed: int = 0) -> list[torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return [-(-torch.rand(x.shape[1], generator=source).clamp(min=1e-9).log()).log() for _ in x]
+
+
+@given(many)
+def test_with_noise_it_is_the_argmax_of_their_sum(x: torch.Tensor) -> None:
+    x[:, 0] = 0.0  # something is finite
+    noise = noise_of(x)
+    assert winner(x, noise) == winner(x + torch.stack(noise))
+
+
+@given(many, st.sampled_from([1, 2, 32, 128]), st.sampled_from([(1.0, 1.0), (0.8, 1.3), (1.7, 0.0)]), st.booleans())
+def test_the_best_are_those_of_the_weighted_sum(x: torch.Tensor, k: int, ab: tuple[float, float], noisy: bool) -> None:
+    x[:, 0] = 0.0
+    noise = noise_of(x) if noisy else []
+    values, ids, total = best(x, k, noise, *ab)
+    ranked = ab[0] * x.double() + ab[1] * torch.stack(noise).double() if noisy else x.double()
+    torch.testing.assert_close(values.double(), ranked.topk(min(k, x.shape[1])).values, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ranked.gather(1, ids), values.double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(total.double(), x.double().logsumexp(-1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2_049, 50_257])
+def test_a_row_s_best_are_the_same_beside_others_and_on_two_threads(size: int, way: str) -> None:
+    if way == PLAIN:
+        pytest.skip("torch's own sums may differ in their last bit")
+    x, noise = rows(size, 3)[:2], noise_of(rows(size, 3)[:2])
+    with threads(2):
+        together = best(x, 32, noise, 0.9, 1.1)
+    for row in range(2):
+        alone = best(x[row : row + 1], 32, noise[row : row + 1], 0.9, 1.1)
+        assert all(torch.equal(one[row], other[0]) for one, other in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("place", [0, 70, 4_999])
+def test_what_is_no_number_is_never_among_the_best(place: int, way: str) -> None:
+    if way == PLAIN:
+        pytest.skip("torch has it first")
+    x = rows(5_000, 4)
+    x[:, place] = torch.nan
+    for k in (1, 32, 128):
+        assert torch.equal(top(x, k)[0], x.nan_to_num(nan=-torch.inf).topk(k).values)
 
 
 @given(many, st.sampled_from([1, 2, 32, 100, 1_024]))
