@@ -25,16 +25,10 @@ class Candidates:
     log_q: Vector
     noise: Vector
 
-    def features(self) -> Vector:
-        """[k + 1, 2]: (log q, g) of each, then of everything else together."""
-        rest = np.log(max(SMALLEST, 1.0 - float(np.exp(self.log_q).sum())))
-        others = [[rest, TYPICAL_NOISE if self.noise.any() else 0.0]]
-        return np.concatenate([np.stack([self.log_q, self.noise], 1), others])
-
-    def outcome(self, pick: int) -> int:
-        """The row of `features` that holds `pick`."""
+    def place(self, pick: int) -> int:
+        """Where `pick` is among them; -1 where it is not."""
         found = np.flatnonzero(self.ids == pick)
-        return int(found[0]) if len(found) else len(self.ids)
+        return int(found[0]) if len(found) else -1
 
 
 class Belief:
@@ -61,18 +55,27 @@ class Belief:
 
     def learn(self, seen: list[tuple[Candidates, int, float]]) -> None:
         """(candidates, pick, weight) of every node of a pass that this source expanded."""
-        gradient, curvature = np.zeros(2), np.zeros((2, 2))
-        for candidates, pick, weight in seen:
-            x = candidates.features()
-            z = x @ self._fit.weights
-            p = np.exp(z - _log_sum_exp(z))
-            mean = p @ x
-            gradient += weight * (x[candidates.outcome(pick)] - mean)
-            curvature += weight * ((x * p[:, None]).T @ x - np.outer(mean, mean))
-        if seen:
-            self._fit.step(gradient, curvature)
+        if not seen:
+            return
+        x, there = features([candidates for candidates, *_ in seen])
+        z = np.where(there, x @ self._fit.weights, -np.inf)
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        mean = (p[..., None] * x).sum(1)
+        picked = x[np.arange(len(x)), [candidates.place(pick) for candidates, pick, _ in seen]]
+        weight = np.array([weight for *_, weight in seen])
+        second = (x * (weight[:, None] * p)[..., None]).reshape(-1, 2).T @ x.reshape(-1, 2)
+        self._fit.step(weight @ (picked - mean), second - (mean * weight[:, None]).T @ mean)
 
 
-def _log_sum_exp(z: Vector) -> float:
-    top = float(z.max())
-    return top + float(np.log(np.exp(z - top).sum()))
+def features(rows: list[Candidates]) -> tuple[Vector, npt.NDArray[np.bool_]]:
+    """([n, k + 1, 2]: (log q, g) of each candidate, last of everything else together; bool[n, k + 1]: which there are)."""
+    widest = max(len(row.ids) for row in rows)
+    x, there = np.zeros((len(rows), widest + 1, 2)), np.zeros((len(rows), widest + 1), np.bool_)
+    for at, row in enumerate(rows):
+        x[at, : len(row.ids), 0], x[at, : len(row.ids), 1] = row.log_q, row.noise
+        there[at, : len(row.ids)] = True
+    rest = 1.0 - (np.exp(x[:, :-1, 0]) * there[:, :-1]).sum(1)
+    x[:, -1, 0], x[:, -1, 1] = np.log(np.maximum(SMALLEST, rest)), TYPICAL_NOISE * x[:, :-1, 1].any(1)
+    there[:, -1] = True
+    return x, there

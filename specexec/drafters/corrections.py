@@ -39,7 +39,7 @@ class Corrections:
 
     def learn(self, before: tuple[int, ...], ids: Ids, off: Vector) -> None:
         """off: log p - log q at temperature 1 (up to a constant) of the target's favourite `ids` after `before`."""
-        error = ids, np.clip(np.nan_to_num(off, posinf=0.0, neginf=0.0), -LARGEST, LARGEST)
+        error = ids, np.minimum(np.maximum(np.where(np.isfinite(off), off, 0.0), -LARGEST), LARGEST)
         for length, _ in ORDERS:
             if length <= len(before):
                 self._after[before[-length:]] = error

@@ -26,7 +26,10 @@ class Row:
 
     def log_q(self, ids: Ids) -> Vector | None:
         """Of some of them; None where the logits were not kept."""
-        return None if self.logits is None else self.logits[ids].cpu().double().numpy() - self.log_sum_exp
+        if self.logits is None:
+            return None
+        some = self.logits.index_select(0, torch.from_numpy(ids).to(self.logits.device))
+        return some.cpu().double().numpy() - self.log_sum_exp
 
 
 class Evaluated:

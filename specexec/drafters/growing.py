@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from specexec.tree import ROOT
 RUN = 3  # tokens by which it is remembered what came after them
 
 
-@dataclass(frozen=True)
-class Proposal:
+class Proposal(NamedTuple):
     parent: int  # node of the growing tree
     token: int
     score: float  # log of the belief in this edge, <= 0
