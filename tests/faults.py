@@ -5,16 +5,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 _scratch = tempfile.TemporaryDirectory(prefix="faults-")
+_one_at_a_time = threading.Lock()
+
+
+def _library() -> Path:
+    with _one_at_a_time:  # a test starts processes from several threads
+        return _compiled()
 
 
 @cache
-def _library() -> Path:
+def _compiled() -> Path:
     made = Path(_scratch.name) / "faults.so"
     given = ["cc", "-shared", "-fPIC", "-O1", "-o", str(made), str(Path(__file__).with_suffix(".c")), "-ldl"]
     subprocess.run(given, check=True)

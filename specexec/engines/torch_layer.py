@@ -1,4 +1,4 @@
-"""One decoder layer in plain torch, of every family that families.admit knows: what a model says in its own words."""
+"""One decoder layer in plain torch, of every family that families.admit knows: grouped queries, then a gated feed-forward."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ def normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def turned(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """RoPE of x[n, heads, dim], whose halves are the two of a pair. angles: [2, n, 1, dim], as `doubled` makes them."""
+    """RoPE (arXiv 2104.09864) of x[n, heads, dim], whose halves are the two of a pair. angles: [2, n, 1, dim], by `doubled`."""
     return (x * angles[0]).addcmul_(x.roll(x.shape[-1] // 2, -1), angles[1])
 
 
