@@ -27,6 +27,7 @@ OTHERS = {"transformers", "accelerate", "sympy", "huggingface_hub", "jinja2"}
 def test_an_answer_needs_no_transformers(model: str, bundled_store: Path) -> None:
     path = str(bundled_store) if model == "store" else model
     found = imported("run", "--raw", "-n", "4", "--ctx-size", "512", "-m", path, "Once")
+    assert "specexec.engines.kernel_engine" in found
     assert not {name.partition(".")[0] for name in found} & OTHERS
     assert not found & {"torch._dynamo", "torch._inductor", "torch.distributed.tensor"}
 

@@ -48,7 +48,7 @@ def shape(kind: str, **sizes: Any) -> dict[str, Any]:
 
 SHAPED = {
     "exact": shape("llama"),
-    "twice": shape("llama", hidden_size=512, num_attention_heads=16, head_dim=64),
+    "twice": shape("llama", hidden_size=2048, num_attention_heads=32, num_key_value_heads=8, head_dim=64),
     "rounded": shape("qwen2", hidden_size=640, num_attention_heads=10, num_key_value_heads=2, head_dim=64),
 }
 
