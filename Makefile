@@ -2,41 +2,50 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
+INSTALL := SPECEXEC_SKIP_KERNELS=1 $(PIP)
 PROMPT ?= Once upon a time
 
 # Tests start hundreds of processes, each of which would compile the package anew where that is not kept.
 export PYTHONDONTWRITEBYTECODE =
 
+# What does not need one another is made at the same time: kernels compile, at the lowest priority, while pip downloads.
+MAKEFLAGS += --jobs=2
+
 # test-gguf: llama.cpp, compiled from source the first time (3-15 minutes), and what it runs.
-.PHONY: setup run test test-slow test-gguf lint train screenshot clean
+.PHONY: setup kernels run test test-slow test-gguf lint train screenshot clean
 
-setup: .venv/.done
-	@SPECEXEC_REQUIRE_KERNELS=1 $(BIN)/python setup.py --quiet build_kernels --inplace
+setup: kernels .venv/.done
 
-.venv/.done: pyproject.toml constraints.txt
+kernels: .venv/.made
+	@SPECEXEC_REQUIRE_KERNELS=1 nice -n 19 $(BIN)/python setup.py --quiet build_kernels --inplace
+
+.venv/.made:
 	$(PYTHON) -m venv .venv
 	$(PIP) 'setuptools>=77'
-	$(BIN)/python setup.py --quiet build_kernels --inplace & $(PIP) -e '.[dev]' && wait  # downloads while it compiles
-	touch $@
+	@touch $@
+
+.venv/.done: .venv/.made pyproject.toml constraints.txt
+	$(INSTALL) --no-compile -e '.[dev]'  # what tests import is compiled as they come
+	@touch $@
 
 run: setup
 	$(BIN)/specexec run --stats "$(PROMPT)" </dev/null
 
-lint: setup
+lint: .venv/.done
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint
+test: setup lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: lint
+test-slow: setup lint
 	$(BIN)/pytest -m slow
 
 test-gguf: setup .venv/.gguf
 	$(BIN)/pytest tests/gguf
 
-.venv/.gguf: pyproject.toml
-	$(PIP) -e '.[gguf]'
+.venv/.gguf: .venv/.done pyproject.toml
+	$(INSTALL) -e '.[gguf]'
 	touch $@
 
 train: setup

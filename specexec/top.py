@@ -23,6 +23,12 @@ class Best(NamedTuple):
     ids: torch.Tensor  # int64[n, k]
     log_sum_exp: torch.Tensor  # fp32[n], of the whole row
 
+    @property
+    def winner(self) -> Winner:
+        """Where the rows have several entries."""
+        first, second = self.values[:, 0], self.values[:, 1]
+        return Winner(self.ids[:, 0].tolist(), (first - second).tolist())
+
 
 def best(x: torch.Tensor, k: int, noise: Sequence[torch.Tensor] = (), a: float = 1.0, b: float = 1.0) -> Best:
     """The k largest of a x + b noise of fp32 x[n, V], with the log-sum-exp of x. noise: fp32[V] of each row, or none."""
@@ -38,9 +44,7 @@ def winner(x: torch.Tensor, noise: Sequence[torch.Tensor] = ()) -> Winner:
     if x.shape[0] == 1 and x.device.type == "cpu":
         return _lone(x[0].numpy() + noise[0].numpy() if noise else x[0].numpy().copy())
     if x.shape[-1] > 1 and logits.fits(x, 2):
-        values, ids = logits.read(x, 2, noise, 1.0, 1.0, None)
-        first, second = values.unbind(1)
-        return Winner(ids[:, 0].tolist(), (first - second).tolist())
+        return Best(*logits.read(x, 2, noise, 1.0, 1.0, None), torch.empty(0)).winner
     token, lead = _winners(x + torch.stack(list(noise)) if noise else x)
     return Winner(token.tolist(), lead.tolist())
 

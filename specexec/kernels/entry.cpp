@@ -25,6 +25,7 @@ namespace specexec {
   void fill_rows(Kernels &);         \
   void fill_hierarchical(Kernels &); \
   void fill_logits(Kernels &);       \
+  void fill_noise(Kernels &);        \
   }
 SPECEXEC_ISAS
 #undef X
@@ -98,6 +99,7 @@ SPECEXEC_ISAS
       isa::fill_rows(t);              \
       isa::fill_hierarchical(t);      \
       isa::fill_logits(t);            \
+      isa::fill_noise(t);             \
       t.layer = layer_##isa;          \
       return t;                       \
     }();                              \

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 8
+#define SPECEXEC_ABI 9
 
 extern "C" {
 
@@ -99,6 +99,14 @@ struct SpecexecLogits {
   int32_t threads;
 };
 
+// A row of Gumbel noise, of what it depends on (specexec/noise.py).
+struct SpecexecNoise {
+  uint64_t seed, answer, index;
+  float *out;               // fp32 [n]
+  int64_t n;
+  int32_t threads;
+};
+
 // A decoder layer and the buffers of a pass through it: x += attention of x, then x += feed-forward of x.
 struct SpecexecLayer {
   float *x;                 // fp32 [n][width]
@@ -127,6 +135,7 @@ struct Kernels {
   void (*compress)(const SpecexecCache *cache, int64_t layers, int64_t from, int64_t to, int32_t threads);
   void (*layer)(const SpecexecLayer *of, const SpecexecCache *cache, const SpecexecPass *pass);
   void (*read)(const SpecexecLogits *of);
+  void (*noise)(const SpecexecNoise *of);
 };
 
 }  // namespace specexec

@@ -234,14 +234,15 @@ static void unpack(const S &s, const Weights &w, size_t first, size_t groups, ui
 template <class S, int R>
 static void block(const S &s, const Weights &w, const SpecexecActivations &x, Scratch &scratch, float *part) {
   const size_t all = size_t(x.groups);
-  if (x.n <= kDirectTokens) return all_tokens<S, R, kTokens>(s, w, x, 0, all, part);
+  constexpr int kWidest = R < kTileRows ? 4 : kTokens;  // a matrix's odd last block is not worth compiling wide tiles for
+  if (x.n <= kDirectTokens) return all_tokens<S, R, kWidest>(s, w, x, 0, all, part);
   constexpr size_t kUnpacked = 128 * S::kBits;  // bytes of a group of 16 rows
   const size_t most = kPanelBytes / (R * kUnpacked);
   for (size_t first = 0; first < all; first += most) {
     const size_t groups = std::min(most, all - first);
     unpack<S, R>(s, w, first, groups, scratch.panel.get());
     const Weights p{scratch.panel.get(), w.scales + first * S::kSpans * 16, groups * kUnpacked, w.scale_block};
-    all_tokens<Panel<S::kBits, S::kSpans>, R, kTokens>({}, p, x, first, groups, part);
+    all_tokens<Panel<S::kBits, S::kSpans>, R, kWidest>({}, p, x, first, groups, part);
   }
 }
 

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_uint64, c_void_p
 from typing import Any, ClassVar
 
 import torch
@@ -87,6 +87,12 @@ class Logits(Structure):
     ]
 
 
+class Noise(Structure):
+    _fields_: ClassVar = [
+        ("seed", c_uint64), ("answer", c_uint64), ("index", c_uint64), ("out", c_void_p), ("n", c_int64), ("threads", c_int32),
+    ]
+
+
 # in the order of struct Kernels, after `tokens`
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "quantise": (c_void_p, c_int64, POINTER(Activations)),
@@ -100,6 +106,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "compress": (POINTER(Cache), c_int64, c_int64, c_int64, c_int32),
     "layer": (POINTER(Layer), POINTER(Cache), POINTER(Pass)),
     "read": (POINTER(Logits),),
+    "noise": (POINTER(Noise),),
 }
 
 
@@ -121,6 +128,7 @@ class Table:
     compress: Callable[..., None]
     layer: Callable[..., None]
     read: Callable[..., None]
+    noise: Callable[..., None]
 
     def __init__(self, raw: _Raw) -> None:
         self.tokens: int = raw.tokens

@@ -22,6 +22,7 @@ void fill_attention(Kernels &);
 void fill_rows(Kernels &);
 void fill_hierarchical(Kernels &);
 void fill_logits(Kernels &);
+void fill_noise(Kernels &);
 }
 
 using specexec::Kernels;
@@ -202,6 +203,19 @@ void fuzz_norm() {
   kernels.norm_quantise(x.get(), weight.get(), columns, eps, &to);
   Tokens apart = quantised(out, n, columns, both.bits);
   both.check_equal(apart);
+}
+
+// A longer row begins with a shorter one; each value has the distribution's own range.
+void fuzz_noise() {
+  const int64_t n = chance(0.1) ? number(16000, 40000) : number(1, 3000), more = number(0, 700);
+  const uint64_t seed = source(), answer = source() >> number(0, 63), index = uint64_t(number(0, 1 << 20));
+  Buffer<float> out(n, NAN), longer(n + more, NAN);
+  const auto fill = [&](Buffer<float> &to) {
+    const SpecexecNoise of{seed, answer, index, to.get(), to.size(), int32_t(number(1, 2))};
+    kernels.noise(&of);
+  };
+  fill(out), fill(longer);
+  for (int64_t i = 0; i < n; i++) check(out[i] == longer[i] && out[i] > -3.7f && out[i] < 36.8f, "noise");
 }
 
 // Few values, so that many are alike; some are -inf.
@@ -812,8 +826,8 @@ struct Kind {
   const char *name;
   void (*run)();
 };
-constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm}, {"silu", fuzz_silu}, {"read", fuzz_read}, {"linear", fuzz_linear},
-                           {"linear", fuzz_linear}, {"rope", fuzz_rope}, {"move", fuzz_move}, {"attend", fuzz_attend},
+constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm}, {"silu", fuzz_silu}, {"read", fuzz_read}, {"noise", fuzz_noise},
+                           {"linear", fuzz_linear},                           {"linear", fuzz_linear}, {"rope", fuzz_rope}, {"move", fuzz_move}, {"attend", fuzz_attend},
                            {"attend", fuzz_attend},     {"compress", fuzz_compress}, {"seen", fuzz_seen}, {"seen", fuzz_seen}};
 
 void one_case() {
@@ -832,6 +846,7 @@ int main(int, char **arguments) {
   specexec::SPECEXEC_ISA::fill_rows(kernels);
   specexec::SPECEXEC_ISA::fill_hierarchical(kernels);
   specexec::SPECEXEC_ISA::fill_logits(kernels);
+  specexec::SPECEXEC_ISA::fill_noise(kernels);
   __sanitizer_set_death_callback(say);
   const auto end = clock::now() + std::chrono::duration<double>(std::atof(arguments[1]));
   const unsigned long seed = std::strtoul(arguments[2], nullptr, 10);

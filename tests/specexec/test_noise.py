@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specexec.noise import KEPT, Noise, gumbel
+from specexec.kernels import table
+from specexec.noise import KEPT, Noise, _logarithm, gumbel
+from tests.kernels import SETS, threads, using
 from tests.surprise import g_test
 
 KOLMOGOROV = 1.95  # what the largest gap, times the root of the number of values, exceeds one time in a thousand
@@ -79,6 +81,33 @@ def test_the_largest_seed_raises_no_warning() -> None:
 ])
 def test_values_never_change_between_versions(place: tuple[int, int, int], expected: list[float]) -> None:
     torch.testing.assert_close(gumbel(*place, 4), torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", SETS)
+@given(seeds, seeds, seeds, st.integers(1, 3_000))
+def test_every_instruction_set_makes_the_same_bits(isa: str, seed: int, answer: int, index: int, size: int) -> None:
+    with using(isa):
+        ours = gumbel(seed, answer, index, size)
+    assert torch.equal(ours, without_kernels(seed, answer, index, size))
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_a_large_vocabulary_has_the_same_bits_on_several_threads(isa: str) -> None:
+    with using(isa), threads(3):
+        assert torch.equal(gumbel(2**64 - 1, 7, 9, 151_936), without_kernels(2**64 - 1, 7, 9, 151_936))
+
+
+def without_kernels(*place: int) -> torch.Tensor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "table", lambda: None)
+        return gumbel(*place)
+
+
+def test_a_logarithm_is_that_of_mathematics() -> None:
+    source = np.random.default_rng(1)
+    small = 2.0 ** -np.arange(1, 54)
+    x = np.concatenate([source.random(100_000), source.exponential(size=100_000), 1 - small, small, [0.5**0.5]])
+    np.testing.assert_allclose(_logarithm(x), np.log(x), rtol=4e-16, atol=0)
 
 
 def test_the_noise_of_a_position_is_that_of_the_index_within_the_answer() -> None:
