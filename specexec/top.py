@@ -60,16 +60,16 @@ def _lone(row: npt.NDArray[np.float32]) -> Winner:
 def _winners(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(token int64[n], lead fp32[n])"""
     if x.shape[-1] <= SHORT:
-        best, token = x.max(-1, keepdim=True)  # of equal ones the first
-        return token.squeeze(1), best.squeeze(1) - x.scatter(1, token, -torch.inf).amax(-1)
+        most, token = x.max(-1, keepdim=True)  # of equal ones the first
+        return token.squeeze(1), most.squeeze(1) - x.scatter(1, token, -torch.inf).amax(-1)
     blocks = _blocks(x)
-    best = blocks.amax(-1)
-    block = best.argmax(-1, keepdim=True)
+    highest = blocks.amax(-1)
+    block = highest.argmax(-1, keepdim=True)
     inside = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK)).squeeze(1)
     place = inside.argmax(-1, keepdim=True)
     value = inside.gather(1, place)
     others = inside.scatter(1, place, -torch.inf).amax(-1)
-    rest = best.scatter(1, block, -torch.inf).amax(-1)
+    rest = highest.scatter(1, block, -torch.inf).amax(-1)
     return (block * BLOCK + place).squeeze(1), value.squeeze(1) - torch.maximum(others, rest)
 
 

@@ -78,8 +78,8 @@ def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Winner:
     known = [row[ids] for row, ids in zip(noise, filtered.ids, strict=True)]  # a filter is for sampling: there is noise
     noisy = filtered.values + torch.stack(known)
     first, second = noisy.masked_fill(filtered.out, -torch.inf).topk(2).values.unbind(-1)
-    best = ~filtered.out & (noisy == first[:, None])
-    tokens = filtered.ids.masked_fill(~best, torch.iinfo(torch.int64).max).amin(-1)  # the lowest id wins a tie
+    most = ~filtered.out & (noisy == first[:, None])
+    tokens = filtered.ids.masked_fill(~most, torch.iinfo(torch.int64).max).amin(-1)  # the lowest id wins a tie
     rivals = (filtered.out & (noisy >= first[:, None])) | (filtered.ids == tokens[:, None])
     lead = torch.minimum(first - second, filtered.clearance.masked_fill(~rivals, torch.inf).amin(-1))
     return Winner(tokens.tolist(), lead.tolist())

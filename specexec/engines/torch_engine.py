@@ -16,6 +16,8 @@ from specexec.engines.torch_layer import TorchLayer, doubled, normed
 from specexec.engines.tree_engine import LARGEST_TREE
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import Interrupted
+from specexec.kernels import rows
+from specexec.kernels.library import instruction_set, version
 from specexec.kv.cache import KVCache, Rows
 from specexec.kv.quantised import Quantised
 from specexec.kv.window import DenseWindow
@@ -70,7 +72,8 @@ class TorchEngine(WeightsEngine):
 
     @property
     def arithmetic(self) -> str:
-        return f"torch {torch.__version__}, {self.dtype} on {self.device}"
+        ours = f"kernels {version()} ({instruction_set()}), " if rows.norms(self.device, self.dtype) else ""
+        return f"{ours}torch {torch.__version__}, {self.dtype} on {self.device}"
 
     def keeping(self, kv: str) -> Self:
         other = self.over(kept(self.config, kv, self.device))

@@ -11,10 +11,15 @@ from specexec.kernels import table
 from specexec.kernels.linear import Activations
 
 
+def norms(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is a kernel for norms of such tensors."""
+    return device.type == "cpu" and dtype == torch.float32 and table.table() is not None
+
+
 def norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """RMS norm of fp32 x[n, columns] with fp32 weight[columns].   Zhang and Sennrich 2019"""
-    out = torch.empty_like(x)
-    table.needed().norm(x.data_ptr(), weight.data_ptr(), *x.shape, eps, out.data_ptr(), table.threads())
+    """RMS norm of contiguous fp32 x[..., columns] with fp32 weight[columns].   Zhang and Sennrich 2019"""
+    out, columns = torch.empty_like(x), len(weight)
+    table.needed().norm(x.data_ptr(), weight.data_ptr(), x.numel() // columns, columns, eps, out.data_ptr(), table.threads())
     return out
 
 
