@@ -14,7 +14,7 @@ from cli.kv import away, check_place, of_device
 from cli.ledger import STORE_CONTEXT, check_vram, demand, planned, positions, resident_weights, sizes
 from cli.loading import of_folder, of_store
 from cli.models import Model, ModelOptions
-from cli.values import AUTO
+from cli.values import AUTO, Nodes
 from offload.cuda import cuda, free_vram
 from offload.device_buffer import cast_bytes
 from offload.device_plan import on_device, plan_device
@@ -43,6 +43,8 @@ from specexec.kv.dense import DenseCache
 from specexec.roles import WeightSource
 
 CPU = torch.device("cpu")
+ROOMS = (Nodes.LARGEST, Nodes.LARGEST // 2)  # nodes that a device has time for while weights come over a bus
+MORE = 1 / 8  # of the layers that stream, so many more at the most for the sake of those
 
 
 def store_device(store: Store, options: ModelOptions) -> torch.device:
@@ -132,13 +134,25 @@ class Making:
             check_cuda(quant)
         auto = quant is None or self.options.dtype == "auto"
         dtype = torch.bfloat16 if auto else DTYPES[self.options.dtype]
-        placed = self.device_placement(store, context, self.options.vram or free_vram(device), dtype)
-        lanes, tree = cuda(device), self.options.tree
+        tree, placed = self.roomiest(store, context, self.options.vram or free_vram(device), dtype)
+        lanes = cuda(device)
         with of_store(store, placed, self.options) as told:
             weights = open_device_stream(store, placed, lanes, dtype, told)
         atexit.register(weights.close)  # a thread that still copies must not meet CUDA's own end
         cache = of_device(config, placed.kv, context, 2 * tree, placed.place, lanes, dtype, atexit.register)
         return self._torch(config, weights, context, device, dtype, tree, cache)
+
+    def roomiest(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> tuple[int, Placement]:
+        """Rows of the largest tree, as many as may be worth it where no number is given. Raises TooLittleMemory."""
+        placed = self.device_placement(store, context, vram, dtype)
+        streamed = len(store.layers) - placed.on_device
+        for nodes in ROOMS if self.options.nodes is None else ():
+            larger = replace(self, options=replace(self.options, nodes=nodes))
+            with suppress(TooLittleMemory):
+                found = larger.device_placement(store, context, vram, dtype)
+                if len(store.layers) - found.on_device <= (1 + MORE) * streamed:
+                    return larger.options.tree, found
+        return self.options.tree, placed
 
     def device_placement(self, store: Store, context: int, vram: int, dtype: torch.dtype) -> Placement:
         """--kv-place auto is the device, where that is enough; --kv auto is bf16. Raises TooLittleMemory."""

@@ -15,6 +15,11 @@ READER_BYTES = 2**23  # larger temporaries are mapped and faulted in anew each t
 LARGEST_TREE = 2048
 
 
+def rows_read(vocabulary: int) -> int:
+    """Rows of logits that a reader is handed at a time."""
+    return max(1, min(READER_ROWS, READER_BYTES // (4 * vocabulary)))
+
+
 class TreeEngine(ABC):
     """Implements Engine but for the arithmetic.
 
@@ -120,7 +125,7 @@ class TreeEngine(ABC):
         return states
 
     def _read(self, states: torch.Tensor, reader: Reader, first: int) -> None:
-        rows = max(1, min(READER_ROWS, READER_BYTES // (4 * self.limits.vocabulary)))
+        rows = rows_read(self.limits.vocabulary)
         for start in range(0, states.shape[0], rows):
             block = states[start : start + rows] if states.shape[0] > rows else states
             reader(first + start, self._logits(block))

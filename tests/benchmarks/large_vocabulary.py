@@ -19,7 +19,7 @@ import torch
 
 from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander
-from specexec.engines.tree_engine import READER_ROWS
+from specexec.engines.tree_engine import rows_read
 from specexec.noise import Noise, gumbel
 from specexec.roles import Worth
 from specexec.sampling import Penalties, Sampling
@@ -140,7 +140,6 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--rows", type=int, default=128, help="distinct rows of logits, so that no cache holds them")
-    parser.add_argument("--block", type=int, default=READER_ROWS, help="rows that a reader is handed at a time")
     parser.add_argument("--budgets", type=int, nargs="+", default=(64, 1024))
     parser.add_argument("--samplings", nargs="+", choices=list(SAMPLINGS), default=list(SAMPLINGS))
     parser.add_argument("--times", type=int, default=7, help="passes a cell")
@@ -154,7 +153,8 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     target = logits(chosen.vocabulary, chosen.rows, seed=0)
     draft = target + NOISY * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
-    engines = Fake(target, chosen.block), Fake(draft, chosen.block)
+    block = rows_read(chosen.vocabulary)
+    engines = Fake(target, block), Fake(draft, block)
     settings = [(name, budget) for name in chosen.samplings for budget in chosen.budgets]
     if chosen.profile:
         for name, budget in settings:
@@ -165,7 +165,7 @@ def main() -> None:
     cells = [measure(name, budget, engines, speed, chosen.times) for name, budget in settings]
     gumbels = noise_ms(chosen.vocabulary)
     print(table(cells), f"\n\nnoise: {gumbels:.1f} ms a position; memory: {speed / 1e9:.1f} GB/s, {chosen.threads} threads")
-    setting = {"vocabulary": chosen.vocabulary, "threads": chosen.threads, "block": chosen.block}
+    setting = {"vocabulary": chosen.vocabulary, "threads": chosen.threads, "block": block}
     measured = {"bytes_per_second": speed, "noise_ms": gumbels, "cells": [asdict(cell) for cell in cells]}
     print(json.dumps({**setting, **measured}))
 

@@ -3,13 +3,15 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from cli.engines import Making
-from cli.models import ModelOptions
+from cli.models import TREE, ModelOptions
+from cli.values import Nodes
 from offload.lane import Device
 from offload.plan import SLOTS
 from offload.store import Store
@@ -21,7 +23,9 @@ ANSWER = ("run", "Once upon a time", "-n", "30", "--seed", "7", "--temperature",
 
 
 def answer(specexec: Specexec, *arguments: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(specexec(*ANSWER, *arguments).out)
+    ran = specexec(*ANSWER, *arguments)
+    assert ran.code == 0, ran.err
+    found: dict[str, object] = json.loads(ran.out)
     return found
 
 
@@ -133,6 +137,20 @@ def test_nf4_on_cuda_without_bitsandbytes_names_what_to_install(
     assert (ran.code, ran.out, ran.err.count("\n")) == (2 if kind == "nf4" else 3, "", 2)
     assert ("bitsandbytes" in ran.err) == (kind == "nf4")
     assert ("--vram " in ran.err) == (kind == "int8")
+
+
+def test_a_tree_on_a_device_is_as_large_as_costs_it_few_layers(specexec: Specexec, tmp_path: Path) -> None:
+    path = tmp_path / "int8"
+    assert specexec("convert", "bundled", "--to", "int8", "--out", str(path), "--layout", "rowmajor", "-q").code == 0
+    store, making = Store(path), Making(Store(path), ModelOptions(str(path), context=512), 2048, lambda: False)
+
+    def nodes(vram: int, of: Making = making) -> int:
+        return of.roomiest(store, 512, vram, torch.float32)[0] - 1
+
+    whole, none = making.device_placement(store, 512, 2**40, torch.float32).device_bytes, vram_for(making, 1, torch.float32)
+    assert nodes(2**40) == Nodes.LARGEST
+    assert nodes(whole) == nodes(none) == TREE - 1, "a larger one would make more layers stream, or leave them no room"
+    assert nodes(2**40, replace(making, options=replace(making.options, nodes=300))) == 300
 
 
 def test_a_store_on_a_device_writes_what_it_writes_on_the_cpu_whatever_fits(
