@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
-INSTALL := SPECEXEC_SKIP_KERNELS=1 $(PIP)
+INSTALL := env -u MAKEFLAGS SPECEXEC_SKIP_KERNELS=1 $(PIP)
 PROMPT ?= Once upon a time
 
 # Tests start hundreds of processes, each of which would compile the package anew where that is not kept.

@@ -23,12 +23,6 @@ class Best(NamedTuple):
     ids: torch.Tensor  # int64[n, k]
     log_sum_exp: torch.Tensor  # fp32[n], of the whole row
 
-    @property
-    def winner(self) -> Winner:
-        """Where the rows have several entries."""
-        first, second = self.values[:, 0], self.values[:, 1]
-        return Winner(self.ids[:, 0].tolist(), (first - second).tolist())
-
 
 def best(x: torch.Tensor, k: int, noise: Sequence[torch.Tensor] = (), a: float = 1.0, b: float = 1.0) -> Best:
     """The k largest of a x + b noise of fp32 x[n, V], with the log-sum-exp of x. noise: fp32[V] of each row, or none."""
@@ -39,14 +33,23 @@ def best(x: torch.Tensor, k: int, noise: Sequence[torch.Tensor] = (), a: float =
     return Best(*top(torch.add(torch.stack(list(noise)) * b, x, alpha=a) if noise else x, k), x.logsumexp(-1))
 
 
-def winner(x: torch.Tensor, noise: Sequence[torch.Tensor] = ()) -> Winner:
-    """The argmax of each row of fp32 x[n, V] + noise, the lowest id winning a tie, and by how much it won."""
+def winner(x: torch.Tensor, noise: Sequence[torch.Tensor] = (), known: Best | None = None) -> Winner:
+    """The argmax of each row of fp32 x[n, V] + noise, the lowest id winning a tie, and by how much it won.
+
+    known: the best of x, if somebody has them: our kernel's begin with the winner, torch's put a tie in any order.
+    """
+    if x.shape[-1] > 1 and logits.fits(x, 2) and known is not None and not noise:
+        return _first(known.values, known.ids)
     if x.shape[0] == 1 and x.device.type == "cpu":
         return _lone(x[0].numpy() + noise[0].numpy() if noise else x[0].numpy().copy())
     if x.shape[-1] > 1 and logits.fits(x, 2):
-        return Best(*logits.read(x, 2, noise, 1.0, 1.0, None), torch.empty(0)).winner
+        return _first(*logits.read(x, 2, noise, 1.0, 1.0, None))
     token, lead = _winners(x + torch.stack(list(noise)) if noise else x)
     return Winner(token.tolist(), lead.tolist())
+
+
+def _first(values: torch.Tensor, ids: torch.Tensor) -> Winner:
+    return Winner(ids[:, 0].tolist(), (values[:, 0] - values[:, 1]).tolist())
 
 
 def _lone(row: npt.NDArray[np.float32]) -> Winner:

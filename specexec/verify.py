@@ -42,7 +42,7 @@ class Picks:
         noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
         filtered = cut(x, self.sampling)
         law = (best(x, KEPT) if filtered is None else _kept_of(filtered)) if self.laws else None
-        won = _won(x, noise, filtered, law)
+        won = winner(x, noise, law) if filtered is None else _choose_among(filtered, noise)
         self.tokens[nodes.start : nodes.stop] = won.token
         unscaled = self.sampling.temperature or 1.0  # in the engine's own logits, where rounding is measured
         self.margins[nodes.start : nodes.stop] = [lead * unscaled for lead in won.lead]
@@ -64,13 +64,6 @@ class Picks:
 
 def _kept_of(filtered: Cut) -> Best:
     return Best(filtered.values[:, :KEPT], filtered.ids[:, :KEPT], filtered.log_sum_exp)
-
-
-def _won(x: torch.Tensor, noise: Sequence[torch.Tensor], filtered: Cut | None, law: Best | None) -> Winner:
-    """Reads rows no more often than it must: where nothing is added to them, their law begins with the winner."""
-    if filtered is not None:
-        return _choose_among(filtered, noise)
-    return winner(x, noise) if noise or law is None else law.winner
 
 
 def _choose_among(filtered: Cut, noise: Sequence[torch.Tensor]) -> Winner:

@@ -65,6 +65,12 @@ def test_a_row_alone_is_as_one_of_several(x: torch.Tensor) -> None:
     assert winner(x) == ([one.token[0] for one in alone], [one.lead[0] for one in alone])
 
 
+@given(many)
+def test_rows_whose_best_are_known_have_the_same_winner(x: torch.Tensor) -> None:
+    x[:, 0] = 0.0
+    assert winner(x, (), best(x, 32)) == winner(x)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_where_all_are_equal_token_0_wins_by_nothing(size: int) -> None:
     assert winner(torch.ones(2, size)) == ([0] * 2, [0.0 if size > 1 else torch.inf] * 2)
