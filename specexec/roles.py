@@ -51,16 +51,18 @@ class Worth:
         return self.taken(chances)[0]
 
     def taken(self, chances: Vector) -> tuple[int, float]:
-        """That number, and the tokens that one more node must bring.
+        """That number, and the tokens that one more node must bring, as one of as many more as make it cheapest.
 
-        Where the tree brings more a second than `rate`, time is worth as much: a rate is not known at once.
+        Where the tree brings more a second than `rate`, time is worth as much: a rate is not known at once. A second token may
+        cost a pass more than the next ten together: who asks for its price alone never gets there.
         """
         if self.costs is None:
             return len(chances), 0.0
         tokens = np.concatenate(([1.0], 1.0 + np.cumsum(chances)))
         costs = self.costs * max(1.0, float((tokens / self.costs[: len(tokens)]).max()))
         size = int(np.argmax(tokens - costs[: len(tokens)]))
-        return size, 0.0 if size >= self.budget else float(costs[size + 1] - costs[size])
+        more = costs[size + 1 :] - costs[size]
+        return size, float((more / np.arange(1, len(more) + 1)).min()) if len(more) else 0.0
 
 
 class WeightSource(Protocol):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from specexec.budget import Auto
-from specexec.roles import Pass
+from specexec.roles import Pass, Worth
 
 Seconds = Callable[[int], float]
 SLOW_DISK: Seconds = lambda n: max(10.0, 0.25 * n)  # noqa: E731
@@ -122,3 +122,10 @@ def test_who_is_awake_is_not_given_more() -> None:
     auto.learn(Pass(0, 8, 3, 0.01, 0.1))
     auto.wake()
     assert auto.worth(0).spare == 0
+
+
+def test_a_second_token_need_not_pay_alone_for_what_makes_the_next_ones_cheap() -> None:
+    kinked, convex = np.array([1.0, 1.6, 1.65, 1.7, 1.75]), np.array([1.0, 1.1, 1.3, 1.6])
+    assert Worth(4, 1.0, kinked).taken(np.array([])) == (0, pytest.approx(0.75 / 4))
+    assert Worth(3, 1.0, convex).taken(np.array([0.9])) == (1, pytest.approx(0.2 * 1.9 / 1.1)), "the next one's own price"
+    assert Worth(1, 1.0, kinked[:2]).taken(np.array([0.9])) == (1, 0.0)
