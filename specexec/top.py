@@ -38,14 +38,19 @@ def winner(x: torch.Tensor, noise: Sequence[torch.Tensor] = (), known: Best | No
 
     known: the best of x, if somebody has them: our kernel's begin with the winner, torch's put a tie in any order.
     """
-    if x.shape[-1] > 1 and logits.fits(x, 2) and known is not None and not noise:
+    if known is not None and not noise and _ordered(x):
         return _first(known.values, known.ids)
     if x.shape[0] == 1 and x.device.type == "cpu":
         return _lone(x[0].numpy() + noise[0].numpy() if noise else x[0].numpy().copy())
-    if x.shape[-1] > 1 and logits.fits(x, 2):
+    if _ordered(x):
         return _first(*logits.read(x, 2, noise, 1.0, 1.0, None))
     token, lead = _winners(x + torch.stack(list(noise)) if noise else x)
     return Winner(token.tolist(), lead.tolist())
+
+
+def _ordered(x: torch.Tensor) -> bool:
+    """Whether our kernel ranks such rows: equal entries by id."""
+    return x.shape[-1] > 1 and logits.fits(x, 2)
 
 
 def _first(values: torch.Tensor, ids: torch.Tensor) -> Winner:

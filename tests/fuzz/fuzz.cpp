@@ -826,9 +826,9 @@ struct Kind {
   const char *name;
   void (*run)();
 };
-constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm}, {"silu", fuzz_silu}, {"read", fuzz_read}, {"noise", fuzz_noise},
-                           {"linear", fuzz_linear},                           {"linear", fuzz_linear}, {"rope", fuzz_rope}, {"move", fuzz_move}, {"attend", fuzz_attend},
-                           {"attend", fuzz_attend},     {"compress", fuzz_compress}, {"seen", fuzz_seen}, {"seen", fuzz_seen}};
+constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm},     {"silu", fuzz_silu},         {"read", fuzz_read}, {"noise", fuzz_noise},
+                           {"linear", fuzz_linear},     {"linear", fuzz_linear}, {"rope", fuzz_rope},         {"move", fuzz_move}, {"attend", fuzz_attend},
+                           {"attend", fuzz_attend},     {"compress", fuzz_compress}, {"seen", fuzz_seen},     {"seen", fuzz_seen}};
 
 void one_case() {
   source.seed(current);
