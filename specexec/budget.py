@@ -80,6 +80,6 @@ class Auto:
         if pass_.missing <= FEW:
             self._tokens = MEMORY * self._tokens + pass_.tokens
             self._seconds = MEMORY * self._seconds + seconds
-        if self._awake:  # else nobody asks what passes take, and saying it would take longer than some passes
+        if self._awake and self.price.work.due(one.seconds for one in self._passes):  # asleep, nobody asks what passes take
             tokens, took, waited = zip(*((p.missing + p.nodes, p.seconds, p.waited) for p in self._passes), strict=True)
             self.price, self._passes = self.price.measured(tokens, took, waited), []

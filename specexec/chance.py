@@ -17,6 +17,7 @@ SMALLEST, DEEPEST = -9.0, -8.0  # logs of beliefs below which nothing more is to
 TRUST = np.array([0.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # the source's own belief
 PRIOR = 0.3  # of 3, 1 and 0.3 the one with the least loss over 200 passes at T = 0 and 1 together
 FEATURES = len(TRUST)
+FIRST = np.ones(1, np.bool_)  # the first node starts a family
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +39,14 @@ class Families:
         parent_score: Sequence[float],
     ) -> "Families":
         """parents[k]: equal ones lie together. edge: logs of the source's belief in each; parent_score: in its parent."""
-        starts = np.diff(parents, prepend=-1) != 0
-        first, family = np.flatnonzero(starts), np.cumsum(starts) - 1
+        of, x = np.asarray(parents), np.empty((FEATURES, len(parents)))
+        starts = np.concatenate((FIRST, of[1:] != of[:-1]))
+        first, family = starts.nonzero()[0], starts.cumsum() - 1
         belief = np.maximum(edge, SMALLEST)
-        others = np.log(np.clip(1.0 - np.add.reduceat(np.exp(belief), first), UNSURE, 1.0))[family]
-        above = np.maximum(parent_score, DEEPEST)
-        x = np.column_stack((np.ones(len(belief)), belief, -others, np.log1p(depth), above, belief**2 / 8))
-        return cls(sources, x, first, family)
+        left = 1.0 - np.add.reduceat(np.exp(belief), first)
+        x[0], x[1], x[2] = 1.0, belief, -np.log(np.minimum(np.maximum(left, UNSURE), 1.0))[family]
+        x[3], x[4], x[5] = np.log1p(depth), np.maximum(parent_score, DEEPEST), belief * belief / 8
+        return cls(sources, x.T, first, family)
 
 
 class Chance:
@@ -58,12 +60,18 @@ class Chance:
 
     def of(self, families: Families) -> Vector:
         """P(the target's pick at the parent is this node's token) of each node."""
-        weights = {source: self._fit(source).weights for source in set(families.sources)}
-        z = (np.stack([weights[source] for source in families.sources]) * families.x).sum(1)
+        z = self._logits(families)
         top = np.maximum(np.maximum.reduceat(z, families.first), 0.0)
         shares = np.exp(z - top[families.family])
         whole = np.exp(-top) + np.add.reduceat(shares, families.first)
         return shares / whole[families.family]  # type: ignore[no-any-return]
+
+    def _logits(self, families: Families) -> Vector:
+        weights = {source: self._fit(source).weights for source in set(families.sources)}
+        if len(weights) == 1:
+            found: Vector = families.x @ next(iter(weights.values()))
+            return found
+        return (np.array([weights[source] for source in families.sources]) * families.x).sum(1)  # type: ignore[no-any-return]
 
     def learn(self, families: Families, hits: Sequence[bool]) -> None:
         """Of every node that the walk reached and that has children: hits[k], whether each of these held the pick."""

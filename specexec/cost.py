@@ -1,6 +1,6 @@
 """What a pass costs: seconds as a function of its tokens, learnt from passes as they happen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,8 @@ STEP = 0.2  # how far the log of a price may stray from a simple shape between t
 ANY = 20.0  # the same of the price of one token
 NOISE = 0.1  # of the log of one measurement
 OUTLIER = 0.3  # beyond it a measurement counts less and less: something else ran
+WAITING = 0.03  # seconds of passes that become known together at the least, but for the first few: it takes 0.3 ms
+FEW = 16
 FIRST = 3  # measurements before any of them can be told to be an outlier
 HOPE = 0.2  # standard deviations by which a price that is not known yet is believed to be lower
 MEMORY = 0.97  # weight of all earlier passes when a new one comes: a context grows, neighbours come and go
@@ -27,6 +29,7 @@ def _walk() -> Vector:
     return precision
 
 
+LOG_KNOTS = np.log2(KNOTS)
 SHAPES = np.log(0.01) + np.log1p(KNOTS[:, None] / KINKS) - np.log1p(1 / KINKS)  # [KNOTS, KINKS]: what the walk may be about
 PRECISION = _walk()
 
@@ -44,6 +47,10 @@ class Curve:
     spread: Vector = field(default_factory=lambda: np.full(len(KNOTS), ANY))
     seen: int = 0
 
+    def due(self, seconds: Iterable[float]) -> bool:
+        """Whether passes that took so long, one after another, are worth the time it takes to know of them."""
+        return self.seen < FEW or sum(seconds) > WAITING
+
     def measured(self, tokens: Sequence[int], seconds: Sequence[float]) -> "Curve":
         """With some more passes known, all of which count as one when older ones are forgotten."""
         weights, logs = _weights(tokens), np.log(seconds)
@@ -57,7 +64,7 @@ class Curve:
     def seconds(self, tokens: npt.ArrayLike, hope: float = 0.0) -> Vector:
         """Of passes of so many tokens. hope: by how many standard deviations the unknown is believed to be cheaper."""
         falling = self.mean - hope * self.spread
-        return np.exp(np.interp(np.log2(np.maximum(tokens, 1)), np.log2(KNOTS), np.maximum.accumulate(falling)))
+        return np.exp(np.interp(np.log2(np.maximum(tokens, 1)), LOG_KNOTS, np.maximum.accumulate(falling)))
 
 
 def _believed(evidence: Vector, pull: Vector) -> tuple[Vector, Vector]:
@@ -74,5 +81,5 @@ def _believed(evidence: Vector, pull: Vector) -> tuple[Vector, Vector]:
 
 def _weights(tokens: Sequence[int]) -> Vector:
     """[k, KNOTS] of the knots, in the values at tokens[k]."""
-    at = np.interp(np.log2(tokens), np.log2(KNOTS), np.arange(len(KNOTS)))
+    at = np.interp(np.log2(tokens), LOG_KNOTS, np.arange(len(KNOTS)))
     return np.maximum(0.0, 1.0 - np.abs(np.arange(len(KNOTS)) - at[:, None]))

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
 MEMORY = 0.995  # weight of all earlier passes when a new one comes
 
 

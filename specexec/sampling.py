@@ -28,6 +28,11 @@ class Sampling:
     frequency_penalty: float = 0.0
 
     @property
+    def divisor(self) -> float:
+        """What logits are divided by."""
+        return self.temperature or 1.0
+
+    @property
     def penalises(self) -> bool:
         return (self.repeat_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
 
@@ -82,7 +87,7 @@ class Penalties:
 
 def scale(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Logits at the temperature; unchanged where the pick is greedy."""
-    return logits / sampling.temperature if sampling.temperature not in (0.0, 1.0) else logits
+    return logits / sampling.divisor if sampling.divisor != 1.0 else logits
 
 
 def _decide(x: torch.Tensor, found: Best, sampling: Sampling) -> Cut:

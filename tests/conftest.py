@@ -19,6 +19,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.kernels import PLAIN, SETS, plainly, using
+
 gc.set_threshold(100_000)  # as in the command itself: most objects are of libraries, and stay
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is first imported
@@ -89,6 +91,13 @@ def no_reader_stays() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "reader"]
+
+
+@pytest.fixture(scope="module", params=[PLAIN, *SETS])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """By no kernel at all, and by those of every instruction set."""
+    with plainly() if request.param == PLAIN else using(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,17 @@ def using(name: str) -> Iterator[table.Table]:
         yield tables()[name]
 
 
+PLAIN = "plain torch"
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Nothing is computed by a kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "table", lambda: None)
+        yield
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()

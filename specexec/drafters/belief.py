@@ -4,26 +4,33 @@ score of token v = log softmax_v (a log q[v] + b g[v]): at b = 0, a = 1 SpecExec
 a and b are fitted to the target's picks.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from specexec.online import OnlineNewton, Vector
+from specexec.online import Ids, OnlineNewton, Vector
 
-Ids = npt.NDArray[np.int64]
 TYPICAL_NOISE = 0.5772  # the mean of a Gumbel variable stands for all tokens that were not looked at
 SMALLEST = 1e-6
-LEAST = -1e4  # stands for -inf where it is multiplied
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The tokens looked at below one node: ids[k], log q[k], noise g[k] (zeros where greedy)."""
+    """The tokens looked at below one node, k > 0: ids[k], log q[k], all finite, noise g[k] (zeros where greedy)."""
 
     ids: Ids
     log_q: Vector
     noise: Vector
+
+    @cached_property
+    def others(self) -> tuple[float, float]:
+        """log q and noise of everything else together."""
+        rest = math.log(max(SMALLEST, 1.0 - float(np.exp(self.log_q).sum())))
+        return rest, TYPICAL_NOISE if self.noise.any() else 0.0
 
     def place(self, pick: int) -> int:
         """Where `pick` is among them; -1 where it is not."""
@@ -45,13 +52,15 @@ class Belief:
     def b(self) -> float:
         return float(self._fit.weights[1])
 
-    def scores(self, log_q: Vector, noise: Vector) -> Vector:
-        """[n, k] of candidates below n nodes, all others of a node weighing as one. -inf where log_q is."""
-        z = np.where(np.isfinite(log_q), self.a * np.maximum(log_q, LEAST) + self.b * noise, -np.inf)
-        rest = np.log(np.maximum(SMALLEST, 1.0 - np.exp(log_q).sum(-1, keepdims=True)))
-        others = self.a * rest + self.b * TYPICAL_NOISE * noise.any(-1, keepdims=True)
-        top = np.maximum(z.max(-1, keepdims=True), others)
-        return z - top - np.log(np.exp(z - top).sum(-1, keepdims=True) + np.exp(others - top))  # type: ignore[no-any-return]
+    def scores(self, rows: Sequence[Candidates]) -> Vector:
+        """Of the candidates of all rows, one row's after another's; all other tokens of a row weigh as one."""
+        sizes = np.array([len(row.ids) for row in rows])
+        first, of = np.cumsum(sizes) - sizes, np.arange(len(rows)).repeat(sizes)
+        z = self.a * np.concatenate([row.log_q for row in rows]) + self.b * np.concatenate([row.noise for row in rows])
+        others = np.array([row.others for row in rows]) @ self._fit.weights
+        top = np.maximum(np.maximum.reduceat(z, first), others)
+        total = np.add.reduceat(np.exp(z - top[of]), first) + np.exp(others - top)
+        return z - (top + np.log(total))[of]  # type: ignore[no-any-return]
 
     def learn(self, seen: list[tuple[Candidates, int, float]]) -> None:
         """(candidates, pick, weight) of every node of a pass that this source expanded."""
@@ -75,7 +84,5 @@ def features(rows: list[Candidates]) -> tuple[Vector, npt.NDArray[np.bool_]]:
     for at, row in enumerate(rows):
         x[at, : len(row.ids), 0], x[at, : len(row.ids), 1] = row.log_q, row.noise
         there[at, : len(row.ids)] = True
-    rest = 1.0 - (np.exp(x[:, :-1, 0]) * there[:, :-1]).sum(1)
-    x[:, -1, 0], x[:, -1, 1] = np.log(np.maximum(SMALLEST, rest)), TYPICAL_NOISE * x[:, :-1, 1].any(1)
-    there[:, -1] = True
+    x[:, -1], there[:, -1] = [row.others for row in rows], True
     return x, there

@@ -59,7 +59,7 @@ class Crew:
         self.shares += SLOWLY * (children - above * self.shares)
 
     def learn(self) -> None:
-        """From all looks since the last time."""
-        if self._looks:
+        """From all looks since the last time, if they took long enough."""
+        if self._looks and self.curve.due(seconds for _, seconds in self._looks):
             nodes, seconds = zip(*self._looks, strict=True)
             self.curve, self._looks = self.curve.measured(nodes, seconds), []

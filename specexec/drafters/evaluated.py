@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from specexec.drafters.belief import Candidates, Ids
-from specexec.online import Vector
+from specexec.drafters.belief import Candidates
+from specexec.online import Ids, Vector
 from specexec.tree import ROOT
 
 

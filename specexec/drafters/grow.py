@@ -122,16 +122,16 @@ class Grow:
 
     def _appraise(self, new: range) -> Vector:
         """Says the chances of new nodes. The sums of those of best, second best, ... siblings."""
-        tree, ranks = self._growing, np.zeros(len(SHARES))
-        if new:
-            families = self._families(new)
-            above = np.array([tree.chance[tree.parents[node]] for node in new])
-            chances = above * self.chance.of(families)
-            tree.chance += chances.tolist()
-            order = np.lexsort((-chances, families.family))
-            rank = np.arange(len(new)) - families.first[families.family[order]]
-            ranks += np.bincount(np.minimum(rank, len(ranks)), chances[order], len(ranks) + 1)[: len(ranks)]
-        return ranks
+        tree, most = self._growing, len(SHARES)
+        if not new:
+            return np.zeros(most)
+        families = self._families(new)
+        chances = self._chances(tree.parents[new.start :]) * self.chance.of(families)
+        tree.chance += chances.tolist()
+        order = np.lexsort((-chances, families.family))
+        rank = np.arange(len(new)) - families.first[families.family]  # families lie together, in the same order
+        sums: Vector = np.bincount(np.minimum(rank, most), chances[order], most + 1)[:most].astype(np.float64)
+        return sums
 
     def _chances(self, nodes: Sequence[int]) -> Vector:
         return np.array([self._growing.chance[node] for node in nodes])

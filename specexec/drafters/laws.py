@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from specexec.drafters.belief import Ids
-from specexec.online import Vector
+from specexec.online import Ids, Vector
 
 KEPT = 4  # laws of one run
 REMEMBERED = 1 << 16  # runs of tokens

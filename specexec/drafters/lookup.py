@@ -7,15 +7,16 @@ evaluated, accepted or not.
 import numpy as np
 
 from specexec.drafters.automaton import START, SuffixAutomaton
-from specexec.drafters.belief import Belief, Candidates, Ids
+from specexec.drafters.belief import Belief, Candidates
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.laws import Laws
 from specexec.drafters.setting import Setting
-from specexec.online import Vector
+from specexec.online import Ids, Vector
 
 BRANCHES = 4  # continuations taken from one state
 LONGEST = 16  # a longer match is counted as this long
 SUCCESSORS = 32  # looked at below a node
+SMALLEST = 1e-38  # chance: fp32 knows no smaller ones
 
 
 class Chains:
@@ -104,12 +105,12 @@ class Recycled:
         if law is None:
             return []
         self._candidates[node] = candidates = self._best(*law, tree.depth[node])
-        scores = self.belief.scores(candidates.log_q, candidates.noise)
+        scores = self.belief.scores([candidates])
         return [Proposal(node, token, score, self.source)
                 for token, score in zip(candidates.ids.tolist(), scores.tolist(), strict=True)]
 
     def _best(self, ids: Ids, p: Vector, depth: int) -> Candidates:
         """The likeliest to win, knowing the noise."""
-        log_q, noise = np.log(p), self.setting.noise_of(depth, ids)
+        log_q, noise = np.log(np.maximum(p, SMALLEST)), self.setting.noise_of(depth, ids)
         best = np.argsort(-(self.belief.a * log_q + self.belief.b * noise), kind="stable")[:SUCCESSORS]
         return Candidates(ids[best], log_q[best], noise[best])

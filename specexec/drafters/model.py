@@ -2,24 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 import torch
 
-from specexec.drafters.belief import Belief, Candidates
+from specexec.drafters.belief import Belief
 from specexec.drafters.corrections import LONGEST, Corrections
 from specexec.drafters.evaluated import Evaluated, Row
 from specexec.drafters.growing import Growing, Lesson, Proposal
+from specexec.drafters.likely import Taste
 from specexec.drafters.setting import Setting
-from specexec.online import Vector
+from specexec.kernels.logits import Ranking
 from specexec.roles import Engine, Reader
-from specexec.sampling import Cut, cut, scale
-from specexec.top import best
 from specexec.tree import ROOT, DraftTree
 from specexec.vocabulary import Vocabulary
 
 SOURCE = "draft"
-WIDTH = 32  # children looked at below a node
 KEPT_BYTES = 2**26  # of the draft's rows, until the target's come
 
 
@@ -83,12 +82,7 @@ class ModelExpander:
         for at, row in sorted(seen, key=lambda pair: pair[0].weight):  # the likeliest context has the last word
             ids = np.array(at.top_ids)
             if (log_q := row.log_q(ids)) is not None:
-                self._corrections.learn(row.before, ids, (np.array(at.top_log_p) - log_q) * self._temperature)
-
-    @property
-    def _temperature(self) -> float:
-        """What logits were divided by."""
-        return self.setting.sampling.temperature or 1.0
+                self._corrections.learn(row.before, ids, (np.array(at.top_log_p) - log_q) * self.setting.sampling.divisor)
 
     def _find(self, tree: Growing, node: int) -> bool:
         """Whether the node was evaluated for an earlier tree."""
@@ -128,62 +122,29 @@ class ModelExpander:
 
     def _read(self, asked: Sequence[Asked], logits: torch.Tensor) -> None:
         """Keeps what the draft says at some rows."""
-        setting = self.setting
-        paths = [list(new.path[1:]) for new in asked]
-        own = scale(setting.penalties.apply(self.vocabulary.to_target(logits), paths), setting.sampling)
-        before = [self._before(new) for new in asked]
-        x = self._corrections.apply(own, before, self._temperature)
-        noise = [setting.noise.at(setting.position_below(len(new.path) - 1)) for new in asked]
-        filtered = cut(x, setting.sampling)
-        found = self._likely(x, noise) if filtered is None else self._likely_among(filtered, noise)
-        ids, log_q, g = found[0].cpu().numpy(), *(column.cpu().double().numpy() for column in found[1:])
-        kept = self._kept(own)
-        for i, new in enumerate(asked):
-            some = np.isfinite(log_q[i])
-            candidates = Candidates(ids[i, some], log_q[i, some], g[i, some])
-            self._evaluated.add(Row(new.path[-1], new.parent, candidates, before[i], *kept[i]))
+        setting, before = self.setting, [self._before(new) for new in asked]
+        own = setting.penalties.apply(self.vocabulary.to_target(logits), [new.path[1:] for new in asked])
+        taste = Taste(setting.sampling, Ranking(self._noise(asked), self.belief.a, self.belief.b))
+        room = max(0, KEPT_BYTES // (4 * own.shape[1]) - len(self._evaluated))
+        found = taste.likely(own, self._corrections.off(before, setting.sampling.divisor), room)
+        kept = chain(zip(found.kept, found.own.tolist(), strict=True), repeat((None, 0.0)))
+        for new, candidates, after, (row, total) in zip(asked, found.candidates, before, kept, strict=False):
+            self._evaluated.add(Row(new.path[-1], new.parent, candidates, after, row, total))
 
-    def _kept(self, own: torch.Tensor) -> list[tuple[torch.Tensor | None, float]]:
-        """Each row and its log-sum-exp, while there is room."""
-        rows = own[: max(0, KEPT_BYTES // (4 * own.shape[1]) - len(self._evaluated))].clone()  # it may be the engine's own
-        return [*zip(rows, best(rows, 1).log_sum_exp.tolist(), strict=True), *[(None, 0.0)] * (len(own) - len(rows))]
+    def _noise(self, asked: Sequence[Asked]) -> list[torch.Tensor]:
+        if self.setting.noise.silent:
+            return []
+        return [self.setting.noise.at(self.setting.position_below(len(new.path) - 1)) for new in asked]
 
     def _before(self, new: Asked) -> tuple[int, ...]:
         return (*self.setting.context[-LONGEST:-1], *new.path)[-LONGEST:]
 
-    def _likely(self, x: torch.Tensor, noise: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """(ids, log q, noise) [n, WIDTH] of the best a log q + b g; log q and x differ by a constant of the row."""
-        _, ids, total = best(x, WIDTH, () if self.setting.noise.silent else noise, self.belief.a, self.belief.b)
-        return ids, x.gather(1, ids) - total[:, None], _of(noise, ids)
-
-    def _likely_among(self, filtered: Cut, noise: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The same among those that pass the person's filters; -inf fills up."""
-        g = _of(noise, filtered.ids)
-        z = (self.belief.a * filtered.values + self.belief.b * g).masked_fill(filtered.out, -torch.inf)
-        z, places = z.topk(min(WIDTH, z.shape[1]), dim=-1)
-        log_q = filtered.values - filtered.log_sum_exp[:, None]
-        log_q = log_q.gather(1, places).masked_fill(z.isneginf(), -torch.inf)
-        return filtered.ids.gather(1, places), log_q, g.gather(1, places)
-
     def _proposals(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
-        if not nodes:
+        rows = [self._evaluated.rows[self._row[node]].candidates for node in nodes]
+        if not rows:
             return []
-        found = [self._evaluated.rows[self._row[node]].candidates for node in nodes]
-        log_q, noise = _padded([one.log_q for one in found], -np.inf), _padded([one.noise for one in found], 0.0)
-        scores = self.belief.scores(log_q, noise)
-        above = np.array([tree.score[node] for node in nodes])[:, None]
-        rows, places = np.nonzero((scores + above > tree.floor) & np.isfinite(scores))
-        return [Proposal(nodes[row], int(found[row].ids[place]), float(scores[row, place]), self.source)
-                for row, place in zip(rows.tolist(), places.tolist(), strict=True)]
-
-
-def _of(rows: Sequence[torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-    return torch.stack([row[some] for row, some in zip(rows, ids, strict=True)])
-
-
-def _padded(rows: list[Vector], value: float) -> Vector:
-    """[n, longest]."""
-    out = np.full((len(rows), max(map(len, rows))), value)
-    for at, row in enumerate(rows):
-        out[at, : len(row)] = row
-    return out
+        sizes = [len(row.ids) for row in rows]
+        scores, parents = self.belief.scores(rows), np.repeat(nodes, sizes)
+        good = scores > (tree.floor - np.array([tree.score[node] for node in nodes])).repeat(sizes)
+        ids = np.concatenate([row.ids for row in rows])
+        return [*map(Proposal, parents[good].tolist(), ids[good].tolist(), scores[good].tolist(), repeat(self.source))]

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from specexec.drafters.belief import Ids
 from specexec.noise import Noise
-from specexec.online import Vector
+from specexec.online import Ids, Vector
 from specexec.prefix import common
 from specexec.sampling import Penalties, Sampling
 

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#define SPECEXEC_ABI 9
+#define SPECEXEC_ABI 10
 
 extern "C" {
 
@@ -99,6 +99,23 @@ struct SpecexecLogits {
   int32_t threads;
 };
 
+// Rows of a draft's logits, of which the k likeliest picks are wanted: those with the largest a z + b noise, where z is x over the
+// temperature and what is known to be off.
+struct SpecexecGuesses {
+  const float *x;             // fp32 [n][stride]
+  const float *const *noise;  // of each row fp32 [columns], or null
+  const int64_t *starts;      // [n + 1]: what is off in row i is off[starts[i]] to off[starts[i + 1] - 1], at the columns `at`;
+  const int64_t *at;          // a column may come more than once
+  const double *off;
+  float *kept;                // fp32 [keeps][columns], of the first rows: x over the temperature
+  int64_t *ids;               // [n][k]
+  double *log_q, *g;          // [n][k]: z less its row's log-sum-exp, and the noise there
+  double *own;                // [n], the log-sum-exp of x over the temperature
+  int64_t n, columns, stride, k, keeps;
+  float a, b, temperature;
+  int32_t threads;
+};
+
 // A row of Gumbel noise, of what it depends on (specexec/noise.py).
 struct SpecexecNoise {
   uint64_t seed, answer, index;
@@ -136,6 +153,7 @@ struct Kernels {
   void (*layer)(const SpecexecLayer *of, const SpecexecCache *cache, const SpecexecPass *pass);
   void (*read)(const SpecexecLogits *of);
   void (*noise)(const SpecexecNoise *of);
+  void (*guess)(const SpecexecGuesses *of);
 };
 
 }  // namespace specexec

@@ -10,7 +10,7 @@ import torch  # noqa: F401  first: by their common soname our library then takes
 from specexec.errors import WrongUsage
 from specexec.kernels import sources
 
-ABI = 9  # of kernels.h, as the Python beside it declares its structs
+ABI = 10  # of kernels.h, as the Python beside it declares its structs
 COST = "the torch reference runs, several times slower"
 REFERENCE = "reference"  # no compiled kernels
 UNKNOWN = 1  # specexec_choose: no such kernels in this library, rather than this CPU cannot run them

@@ -1,5 +1,7 @@
 // Rows of logits over a whole vocabulary, each read once: its best entries, knowing the noise, and its log-sum-exp.
 //
+// And rows of a draft's, of which nothing is wanted but the likeliest picks: one call, where ten operators would read and copy them.
+//
 // The k-th largest of the maxima of its blocks is no more than the k-th best entry: only blocks that reach it are looked at.
 #include <algorithm>
 #include <functional>
@@ -126,15 +128,54 @@ template <bool noisy> static void read_row(const SpecexecLogits &l, int64_t row,
   for (int64_t i = 0; i < k; i++) l.ids[row * k + i] = held[size_t(i)].id, l.values[row * k + i] = held[size_t(i)].value;
 }
 
+static void read_one(const SpecexecLogits &of, int64_t row, Found &found) {
+  if (of.noise) read_row<true>(of, row, found);
+  else read_row<false>(of, row, found);
+}
+
 static void read(const SpecexecLogits *of) {
 #pragma omp parallel for num_threads(of->threads) if (of->threads > 1 && of->n > 1 && of->n * of->columns >= kWorthWaking)
   for (int64_t row = 0; row < of->n; row++) {
     static thread_local Found found;
-    if (of->noise) read_row<true>(*of, row, found);
-    else read_row<false>(*of, row, found);
+    read_one(*of, row, found);
   }
 }
 
-void fill_logits(Kernels &k) { k.read = read; }
+static float log_sum_exp(const float *row, int64_t columns, Found &found) {
+  SpecexecLogits of{};
+  of.columns = columns;
+  return survey(Ranked<false>(of, row, nullptr), columns, kBlock, true, found);
+}
+
+// `z` has room for a row; `before` is what stood there until what is off was added.
+static void guess_row(const SpecexecGuesses &g, int64_t row, float *z, std::vector<float> &before, std::vector<float> &ranked, Found &found) {
+  const float *x = g.x + row * g.stride;
+  for (int64_t i = 0; i < g.columns; i++) z[i] = x[i] / g.temperature;
+  const int64_t start = g.starts[row], end = g.starts[row + 1];
+  if (end > start) g.own[row] = log_sum_exp(z, g.columns, found);
+  before.clear();
+  for (int64_t i = start; i < end; i++) before.push_back(z[g.at[i]]), z[g.at[i]] += float(g.off[i]);
+  ranked.resize(size_t(g.k));
+  float total;
+  int64_t *ids = g.ids + row * g.k;
+  const SpecexecLogits l{z, g.noise ? g.noise + row : nullptr, ids, ranked.data(), &total, 1, g.columns, g.columns, g.k, g.a, g.b, 1};
+  read_one(l, 0, found);
+  if (end == start) g.own[row] = total;
+  for (int64_t i = 0; i < g.k; i++) g.log_q[row * g.k + i] = double(z[ids[i]]) - double(total);
+  for (int64_t i = 0; i < g.k; i++) g.g[row * g.k + i] = g.noise ? double(g.noise[row][ids[i]]) : 0.;
+  for (int64_t i = end - start; i-- > 0;) z[g.at[start + i]] = before[size_t(i)];
+}
+
+static void guess(const SpecexecGuesses *of) {
+#pragma omp parallel for num_threads(of->threads) if (of->threads > 1 && of->n > 1 && of->n * of->columns >= kWorthWaking)
+  for (int64_t row = 0; row < of->n; row++) {
+    static thread_local Found found;
+    static thread_local std::vector<float> room, before, ranked;
+    if (row >= of->keeps) room.resize(size_t(of->columns));
+    guess_row(*of, row, row < of->keeps ? of->kept + row * of->columns : room.data(), before, ranked, found);
+  }
+}
+
+void fill_logits(Kernels &k) { k.read = read, k.guess = guess; }
 
 }  // namespace specexec::SPECEXEC_ISA

@@ -1,13 +1,41 @@
-"""Rows of logits, read once for their best entries and their log-sum-exp (logits.cpp)."""
+"""Rows of logits, read once for their best entries and their log-sum-exp, or for a draft's likeliest picks (logits.cpp)."""
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from specexec.kernels import table
+from specexec.online import Ids, Vector
 
 MOST = 1024  # entries: of more, most insertions go deep, and whole rows are sorted faster
+
+
+class Off(NamedTuple):
+    """What rows are off by: row i by values[starts[i]:starts[i + 1]] at those ids, of which one may come more than once."""
+
+    starts: Ids
+    ids: Ids
+    values: Vector
+
+
+class Guesses(NamedTuple):
+    """The likeliest picks of n rows. own: the log-sum-exp of each at the temperature, without what it is off by."""
+
+    ids: Ids  # [n, k]
+    log_q: Vector  # [n, k]
+    noise: Vector  # [n, k]
+    own: Vector  # [n]
+
+
+class Ranking(NamedTuple):
+    """By a z + b noise. noise: fp32[V] of each row; none where all of it is zero."""
+
+    noise: Sequence[torch.Tensor]
+    a: float
+    b: float
 
 
 def fits(x: torch.Tensor, k: int) -> bool:
@@ -24,9 +52,25 @@ def read(
     log_sum_exp: fp32[n], filled with that of x.
     """
     values, ids = torch.empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
-    rows = (ctypes.c_void_p * len(noise))(*(row.data_ptr() for row in noise)) if noise else None
     total = log_sum_exp.data_ptr() if log_sum_exp is not None else None
-    of = table.Logits(x.data_ptr(), rows, ids.data_ptr(), values.data_ptr(), total, *x.shape, x.stride(0), k, a, b,
+    of = table.Logits(x.data_ptr(), _rows(noise), ids.data_ptr(), values.data_ptr(), total, *x.shape, x.stride(0), k, a, b,
                       table.threads())
     table.needed().read(ctypes.byref(of))
     return values, ids
+
+
+def guess(x: torch.Tensor, k: int, ranking: Ranking, temperature: float, off: Off, kept: torch.Tensor) -> Guesses:
+    """The k <= V first of fp32 x[n, V], where z is x over the temperature and what it is off by.
+
+    kept: fp32[m <= n, V], filled with the first rows over the temperature.
+    """
+    found = Guesses(np.empty((len(x), k), np.int64), np.empty((len(x), k)), np.empty((len(x), k)), np.empty(len(x)))
+    of = table.Guesses(x.data_ptr(), _rows(ranking.noise), *(part.ctypes.data for part in off), kept.data_ptr(),
+                       *(part.ctypes.data for part in found), *x.shape, x.stride(0), k, len(kept), ranking.a, ranking.b,
+                       temperature, table.threads())
+    table.needed().guess(ctypes.byref(of))
+    return found
+
+
+def _rows(noise: Sequence[torch.Tensor]) -> "ctypes.Array[ctypes.c_void_p] | None":
+    return (ctypes.c_void_p * len(noise))(*(row.data_ptr() for row in noise)) if noise else None

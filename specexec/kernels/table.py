@@ -87,6 +87,15 @@ class Logits(Structure):
     ]
 
 
+class Guesses(Structure):
+    _fields_: ClassVar = [
+        ("x", c_void_p), ("noise", POINTER(c_void_p)), ("starts", c_void_p), ("at", c_void_p), ("off", c_void_p),
+        ("kept", c_void_p), ("ids", c_void_p), ("log_q", c_void_p), ("g", c_void_p), ("own", c_void_p),
+        ("n", c_int64), ("columns", c_int64), ("stride", c_int64), ("k", c_int64), ("keeps", c_int64),
+        ("a", c_float), ("b", c_float), ("temperature", c_float), ("threads", c_int32),
+    ]
+
+
 class Noise(Structure):
     _fields_: ClassVar = [
         ("seed", c_uint64), ("answer", c_uint64), ("index", c_uint64), ("out", c_void_p), ("n", c_int64), ("threads", c_int32),
@@ -107,6 +116,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "layer": (POINTER(Layer), POINTER(Cache), POINTER(Pass)),
     "read": (POINTER(Logits),),
     "noise": (POINTER(Noise),),
+    "guess": (POINTER(Guesses),),
 }
 
 
@@ -129,6 +139,7 @@ class Table:
     layer: Callable[..., None]
     read: Callable[..., None]
     noise: Callable[..., None]
+    guess: Callable[..., None]
 
     def __init__(self, raw: _Raw) -> None:
         self.tokens: int = raw.tokens

@@ -218,6 +218,42 @@ void fuzz_noise() {
   for (int64_t i = 0; i < n; i++) check(out[i] == longer[i] && out[i] > -3.7f && out[i] < 36.8f, "noise");
 }
 
+// What its parts make one after another: a division, additions, and `read`.
+void fuzz_guess() {
+  const int64_t n = number(1, 4), columns = chance(0.3) ? number(1, 70) : number(1, 9000), stride = columns + number(0, 3);
+  const int64_t k = number(1, std::min<int64_t>(columns, 140)), keeps = number(0, n);
+  const float a = normal(), b = normal(), temperature = chance(0.5) ? 1.f : 0.1f + std::fabs(normal());
+  Buffer<float> x = normals(stride * (n - 1) + columns, 3.f), kept(keeps * columns, NAN), z(n * columns), values(n * k), sums(n);
+  Buffer<int64_t> starts(n + 1, 0), ids(n * k, -1), same(n * k, -1);
+  Buffer<double> log_q(n * k, NAN), g(n * k, NAN), own(n, NAN);
+  for (int64_t row = 1; row <= n; row++) starts[row] = starts[row - 1] + (chance(0.3) ? 0 : number(0, 60));
+  Buffer<int64_t> at(starts[n]);
+  Buffer<double> off(starts[n]);
+  for (int64_t i = 0; i < starts[n]; i++) at[i] = number(0, columns - 1), off[i] = normal();
+  Buffer<float> beside = normals(columns, 1.f);
+  const std::vector<const float *> noise(size_t(n), beside.get());
+  const bool noisy = chance(0.5);
+  const SpecexecGuesses of{x.get(), noisy ? noise.data() : nullptr, starts.get(), at.get(), off.get(), kept.get(), ids.get(),
+                           log_q.get(), g.get(), own.get(), n, columns, stride, k, keeps, a, b, temperature, int32_t(number(1, 2))};
+  kernels.guess(&of);
+  for (int64_t row = 0; row < n; row++) {
+    double whole = 0;
+    for (int64_t i = 0; i < columns; i++) {
+      z[row * columns + i] = x[row * stride + i] / temperature, whole += std::exp(double(z[row * columns + i]));
+      check(row >= keeps || kept[row * columns + i] == z[row * columns + i], "a row that is kept");
+    }
+    check(std::fabs(own[row] - std::log(whole)) <= 1e-5 + 1e-6 * std::fabs(std::log(whole)), "a row's own log-sum-exp");
+    for (int64_t i = starts[row]; i < starts[row + 1]; i++) z[row * columns + at[i]] += float(off[i]);
+  }
+  const SpecexecLogits plain{z.get(), of.noise, same.get(), values.get(), sums.get(), n, columns, columns, k, a, b, 1};
+  kernels.read(&plain);
+  for (int64_t i = 0; i < n * k; i++) {
+    check(ids[i] == same[i], "a guess");
+    check(log_q[i] == double(z[i / k * columns + ids[i]]) - double(sums[i / k]), "log q");
+    check(g[i] == (noisy ? beside[ids[i]] : 0), "a guess's noise");
+  }
+}
+
 // Few values, so that many are alike; some are -inf.
 void fuzz_read() {
   const int64_t n = number(1, 4), columns = chance(0.3) ? number(1, 70) : number(1, 9000), stride = columns + number(0, 3);
@@ -827,6 +863,7 @@ struct Kind {
   void (*run)();
 };
 constexpr Kind kKinds[] = {{"quantise", fuzz_quantise}, {"norm", fuzz_norm},     {"silu", fuzz_silu},         {"read", fuzz_read}, {"noise", fuzz_noise},
+                           {"guess", fuzz_guess},
                            {"linear", fuzz_linear},     {"linear", fuzz_linear}, {"rope", fuzz_rope},         {"move", fuzz_move}, {"attend", fuzz_attend},
                            {"attend", fuzz_attend},     {"compress", fuzz_compress}, {"seen", fuzz_seen},     {"seen", fuzz_seen}};
 

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specexec.kernels import table
 from specexec.noise import KEPT, Noise, _logarithm, gumbel
-from tests.kernels import SETS, threads, using
+from tests.kernels import SETS, plainly, threads, using
 from tests.surprise import g_test
 
 KOLMOGOROV = 1.95  # what the largest gap, times the root of the number of values, exceeds one time in a thousand
@@ -98,8 +97,7 @@ def test_a_large_vocabulary_has_the_same_bits_on_several_threads(isa: str) -> No
 
 
 def without_kernels(*place: int) -> torch.Tensor:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "table", lambda: None)
+    with plainly():
         return gumbel(*place)
 
 

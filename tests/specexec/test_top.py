@@ -1,31 +1,19 @@
 """The largest entries of long rows, by every instruction set's kernel and in plain torch."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specexec.kernels import table
 from specexec.top import best, top, winner
-from tests.kernels import SETS, threads, using
+from tests.kernels import PLAIN, threads
 
 SIZES = [1, 2, 63, 64, 65, 130, 1_000, 1_025, 2_049, 5_000, 9_000, 50_257]
 
 
-PLAIN = "plain torch"
-
-
-@pytest.fixture(scope="module", autouse=True, params=[PLAIN, *SETS])
-def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param != PLAIN:
-        with using(request.param):
-            yield request.param
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "table", lambda: None)
-        yield PLAIN
+@pytest.fixture(scope="module", autouse=True)
+def by_all(way: str) -> None:
+    """Every test of this file is of all ways."""
 
 
 def rows(size: int, seed: int, *, levels: int = 0, finite: float = 1.0) -> torch.Tensor:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import specexec.decode
-from specexec.drafters.belief import Belief
+from specexec.drafters.belief import Belief, Candidates
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.lookup import Chains, Recycled
@@ -217,7 +217,7 @@ class TableExpander:
         text = [*self.setting.context[-BLOCK:], *tree.path(node)]
         row = row_of(text[len(text) - written % BLOCK :])
         ids = np.arange(VOCABULARY)
-        scores = self.belief.scores(self.log_q[row], self.setting.noise_of(tree.depth[node], ids))
+        scores = self.belief.scores([Candidates(ids, self.log_q[row], self.setting.noise_of(tree.depth[node], ids))])
         return [Proposal(node, token, float(score), "table") for token, score in enumerate(scores)]
 
 

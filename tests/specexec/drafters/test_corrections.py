@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from specexec.drafters import corrections
-from specexec.drafters.corrections import LARGEST, ORDERS, Corrections
+from specexec.drafters.corrections import LARGEST, ORDERS, Corrections, added
 from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander
 from specexec.noise import Noise
@@ -27,35 +27,39 @@ def taught(*before: tuple[int, ...]) -> Corrections:
     return made
 
 
+def put_right(rows: torch.Tensor, made: Corrections, *before: tuple[int, ...], temperature: float = 1.0) -> torch.Tensor:
+    return added(rows, made.off(before, temperature))
+
+
 @pytest.mark.parametrize(("before", "lengths"), AGREEING)
 def test_as_much_is_added_as_tokens_agree(before: tuple[int, ...], lengths: tuple[int, ...]) -> None:
     share = sum(SHARES[length] for length in lengths)
-    found = taught((7, 8, 9)).apply(torch.zeros(2, SIZE), [(1, 1, 1), before])
+    found = put_right(torch.zeros(2, SIZE), taught((7, 8, 9)), (1, 1, 1), before)
     assert found[0].tolist() == [0.0] * SIZE
     assert found[1].tolist() == pytest.approx([0, 0, share, 0, -share / 2, 0])
 
 
 def test_an_error_weighs_more_where_the_temperature_is_low() -> None:
-    assert taught((9,)).apply(torch.zeros(1, SIZE), [(9,)], 0.5)[0, 2] == pytest.approx(2 * SHARES[1])
+    assert put_right(torch.zeros(1, SIZE), taught((9,)), (9,), temperature=0.5)[0, 2] == pytest.approx(2 * SHARES[1])
 
 
 def test_rows_stay_as_they_were() -> None:
     rows = torch.zeros(1, SIZE)
-    taught((9,)).apply(rows, [(9,)])
+    put_right(rows, taught((9,)), (9,))
     assert not rows.any()
 
 
 def test_no_error_is_taken_for_more_than_the_largest() -> None:
     made = Corrections()
     made.learn((9,), np.array([0, 1]), np.array([50.0, -50.0]))
-    found = made.apply(torch.zeros(1, SIZE), [(9,)])[0]
+    found = put_right(torch.zeros(1, SIZE), made, (9,))[0]
     assert found[:2].tolist() == pytest.approx([SHARES[1] * LARGEST, -SHARES[1] * LARGEST])
 
 
 def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corrections, "REMEMBERED", 2)
     made = taught((1,), (2,), (1,), (3,))
-    assert [bool(made.apply(torch.zeros(1, SIZE), [(token,)]).any()) for token in (1, 2, 3)] == [True, False, True]
+    assert [bool(len(made.off([(token,)]).ids)) for token in (1, 2, 3)] == [True, False, True]
 
 
 class Row:

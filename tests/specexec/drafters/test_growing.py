@@ -15,8 +15,9 @@ import specexec.drafters.crew
 from specexec.drafters.belief import SMALLEST, TYPICAL_NOISE
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Growing, Lesson, Proposal
+from specexec.drafters.likely import WIDTH
 from specexec.drafters.lookup import Chains
-from specexec.drafters.model import WIDTH, ModelExpander
+from specexec.drafters.model import ModelExpander
 from specexec.drafters.setting import Setting
 from specexec.drafters.wild import Wild
 from specexec.noise import Noise, gumbel
