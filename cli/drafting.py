@@ -31,6 +31,7 @@ from specexec.vocabulary import Vocabulary
 
 __all__ = ["SELF", "check", "own", "sighted", "standing"]
 BELOW = 64  # nodes at the most that a draft's own draft proposes
+GUESSED = 0.005  # seconds of a draft's pass, below which looking texts up for it takes as long as it spares: measured
 
 
 def check(names: Sequence[str], kind: str, kv: str) -> None:
@@ -99,19 +100,29 @@ def _sight(target: WeightsEngine, options: ModelOptions) -> str:
 
 
 def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) -> list[Expander]:
-    """The same drafts, of which the first that sees all of a long context drafts for itself, over a view of its KV cache.
+    """The same drafts, of which the first model has a draft of its own in its passes.
 
-    Its own passes check what the view wrote, as the target's check its own.
+    That is itself over a view of its KV cache, where it sees all of a long context, and what looks texts up, where that drafts
+    too: its passes check what those wrote, as the target's check its own.
     """
-    one = next((draft for draft in drafts if isinstance(draft, ModelExpander) and _sees_all(draft)), None)
-    if one is None or not stands(options.draft_kv, one.engine.limits.context):
-        if options.draft_kv == "retrieval":
-            raise WrongUsage(f"no draft here has a view of a context of {context:,}.", hint="--draft-kv auto")
+    models = [draft for draft in drafts if isinstance(draft, ModelExpander)]
+    one = next((draft for draft in models if _sees_all(draft) and stands(options.draft_kv, draft.engine.limits.context)), None)
+    if one is None and options.draft_kv == "retrieval":
+        raise WrongUsage(f"no draft here has a view of a context of {context:,}.", hint="--draft-kv auto")
+    first = one or next(iter(models), None)
+    if first is None:
         return list(drafts)
+    below = _viewed(first, drafts) if one else [type(draft)() for draft in drafts if isinstance(draft, Chains | Recycled)]
+    budget = Auto(BELOW) if one else Auto(BELOW, GUESSED)
+    cascade = Cascade(Grow(below, first.engine.limits.context), budget) if below else None
+    tier = Tier(first.engine, first.vocabulary, cascade)
+    return [tier if draft is first else draft for draft in drafts]
+
+
+def _viewed(one: ModelExpander, drafts: Sequence[Expander]) -> list[Expander]:
+    """A model over a view of its cache, and in its passes twins of the other drafts."""
     assert isinstance(one.engine, WeightsEngine)
-    view = _over(one.engine, one.vocabulary, "retrieval", [draft for draft in drafts if draft is not one])
-    tier = Tier(one.engine, one.vocabulary, Cascade(Grow([view], one.engine.limits.context), Auto(BELOW)))
-    return [tier if draft is one else draft for draft in drafts]
+    return [_over(one.engine, one.vocabulary, "retrieval", [draft for draft in drafts if draft is not one])]
 
 
 def _sees_all(draft: ModelExpander) -> bool:

@@ -34,12 +34,14 @@ class Fixed:
 class Auto:
     """Implements Budget. most: nodes that there is memory for. price: seconds of all but drafting, by tokens of a pass.
 
+    least: seconds of a pass below which nothing is drafted: what a guess takes of Python would be as long.
+
     Where drafting does not pay it is not tried, but for looks ever further apart that a small share of the time pays for, and
     where somebody says that the text has changed.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most, self.price = most, Price()
+    def __init__(self, most: int, least: float = 0.0) -> None:
+        self.most, self.least, self.price = most, least, Price()
         self._tokens = self._seconds = 0.0  # lately
         self._idle = 0  # passes without a draft, the last ones
         self._spare = 0.0  # seconds saved up for a look
@@ -55,7 +57,7 @@ class Auto:
     def worth(self, missing: int) -> Worth:
         if not self.price.seen:
             return Worth(max(0, min(FIRST - missing, self.most)))
-        if not self._awake:
+        if not self._awake or self.price.seconds([1])[0] < self.least:
             return Worth(0)
         tokens = np.arange(self.most + 1) + 1 + missing
         return Worth(self.most, self.rate, self.rate * self.price.seconds(tokens, HOPE), self._spare)

@@ -13,7 +13,7 @@ KINKS = 2.0 ** np.arange(1, 13)  # tokens that one pass may take for the price o
 STEP = 0.2  # how far the log of a price may stray from a simple shape between two knots
 ANY = 20.0  # the same of the price of one token
 NOISE = 0.1  # of the log of one measurement
-OUTLIER = 0.3  # beyond it a measurement counts less and less: something else ran
+OUTLIER, FASTER = 0.3, 1.5  # logs beyond which a slower one counts less and less, since something else ran, and a faster one
 WAITING = 0.03  # seconds of passes that become known together at the least, but for the first few: it takes 0.3 ms
 FEW = 16
 FIRST = 3  # measurements before any of them can be told to be an outlier
@@ -55,9 +55,10 @@ class Curve:
         """With some more passes known, all of which count as one when older ones are forgotten."""
         weights, logs = _weights(tokens), np.log(seconds)
         surprise = logs - weights @ self.mean
-        trust = np.ones(len(logs)) if self.seen < FIRST else 1 / (1 + (surprise / OUTLIER) ** 2)
-        evidence = MEMORY * self.evidence + (weights.T * trust) @ weights / NOISE**2
-        pull = MEMORY * self.pull + weights.T @ (trust * logs) / NOISE**2
+        trust = np.ones(len(logs)) if self.seen < FIRST else 1 / (1 + (surprise / np.where(surprise > 0, OUTLIER, FASTER)) ** 2)
+        memory = MEMORY / (1 + (min(0.0, surprise.min()) / FASTER) ** 2)
+        evidence = memory * self.evidence + (weights.T * trust) @ weights / NOISE**2
+        pull = memory * self.pull + weights.T @ (trust * logs) / NOISE**2
         mean, spread = _believed(evidence, pull)
         return Curve(evidence, pull, mean, spread, self.seen + 1)
 

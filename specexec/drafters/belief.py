@@ -11,7 +11,9 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from specexec.kernels.logits import Ranking
 from specexec.online import Ids, OnlineNewton, Vector
 
 TYPICAL_NOISE = 0.5772  # the mean of a Gumbel variable stands for all tokens that were not looked at
@@ -52,15 +54,13 @@ class Belief:
     def b(self) -> float:
         return float(self._fit.weights[1])
 
-    def scores(self, rows: Sequence[Candidates]) -> Vector:
-        """Of the candidates of all rows, one row's after another's; all other tokens of a row weigh as one."""
-        sizes = np.array([len(row.ids) for row in rows])
-        first, of = np.cumsum(sizes) - sizes, np.arange(len(rows)).repeat(sizes)
-        z = self.a * np.concatenate([row.log_q for row in rows]) + self.b * np.concatenate([row.noise for row in rows])
-        others = np.array([row.others for row in rows]) @ self._fit.weights
-        top = np.maximum(np.maximum.reduceat(z, first), others)
-        total = np.add.reduceat(np.exp(z - top[of]), first) + np.exp(others - top)
-        return z - (top + np.log(total))[of]  # type: ignore[no-any-return]
+    def ranking(self, noise: Sequence[torch.Tensor]) -> Ranking:
+        """Of rows with that noise, or with none."""
+        return Ranking(noise, self.a, self.b, SMALLEST, TYPICAL_NOISE if noise else 0.0)
+
+    def scores(self, one: Candidates) -> Vector:
+        """[k]; all other tokens weigh as one."""
+        return scores(one, self.a, self.b)
 
     def learn(self, seen: list[tuple[Candidates, int, float]]) -> None:
         """(candidates, pick, weight) of every node of a pass that this source expanded."""
@@ -75,6 +75,13 @@ class Belief:
         weight = np.array([weight for *_, weight in seen])
         second = (x * (weight[:, None] * p)[..., None]).reshape(-1, 2).T @ x.reshape(-1, 2)
         self._fit.step(weight @ (picked - mean), second - (mean * weight[:, None]).T @ mean)
+
+
+def scores(one: Candidates, a: float, b: float) -> Vector:
+    z, (rest, noise) = a * one.log_q + b * one.noise, one.others
+    others = a * rest + b * noise
+    top = max(float(z.max()), others)
+    return z - (top + math.log(float(np.exp(z - top).sum()) + math.exp(others - top)))
 
 
 def features(rows: list[Candidates]) -> tuple[Vector, npt.NDArray[np.bool_]]:

@@ -53,8 +53,9 @@ class Cascade:
 
     def judge(self, guess: DraftTree, picks: Picks, beside: int, seconds: float) -> None:
         """The tier has made its pass, which took so long."""
-        verdict = verify(guess, picks)
+        began, verdict = time.perf_counter(), verify(guess, picks)
         self.drafter.learn(guess, picks, verdict)
+        seconds += time.perf_counter() - began
         self._helped |= len(verdict.tokens) > 1
         self._spent = self._helped and len(guess) == 1  # what is left of a tree that was helped says nothing of the next one
         if not self._spent:

@@ -1,5 +1,6 @@
 """Sources that look below nodes together, what that takes, and what it brings."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from specexec.roles import Worth
 
 SHARES = (0.6, 0.15, 0.05, 0.02)  # before anything is known: of a node's chance, what its children have, best first
 SLOWLY = 0.05  # the weight of a new round in that
+AGAIN = 0.003  # the share of the time that goes into looking where it is not believed to be worth it: it may be by now
 WORTH_LOOKING = 0.02  # tokens that a round must be able to add
 
 
@@ -21,6 +23,7 @@ class Crew:
         self.expanders, self.curve = expanders, Curve()
         self.shares = np.array(SHARES)
         self._looks: list[tuple[int, float]] = []
+        self._last = time.perf_counter()
 
     @property
     def missing(self) -> int:
@@ -40,6 +43,10 @@ class Crew:
         best = int(np.argmax(gains))
         return best + 1 if gains[best] > WORTH_LOOKING else 0
 
+    def affordable(self, spare: float) -> bool:
+        """Whether to look below one node all the same, with so many seconds to spare, or those saved up since the last time."""
+        return self.seconds(1) <= max(spare, AGAIN * (time.perf_counter() - self._last))
+
     def known(self, tree: Growing, nodes: Sequence[int]) -> list[int]:
         """Of these nodes, those that its models have evaluated already."""
         models = [expander for expander in self.expanders if expander.models]
@@ -55,6 +62,7 @@ class Crew:
 
     def looked(self, nodes: int, seconds: float, above: float, children: Vector) -> None:
         """above: the chances of the nodes looked below, together; children: those of their best, second best, ... children."""
+        self._last = time.perf_counter()
         self._looks.append((nodes, seconds))
         self.shares += SLOWLY * (children - above * self.shares)
 

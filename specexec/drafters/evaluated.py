@@ -12,7 +12,7 @@ from specexec.tree import ROOT
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """token: the target's id. before: the last tokens, its own included.
+    """token: the target's id. scores: of the candidates, as it was believed then. before: the last tokens, its own included.
 
     logits: fp32[V] of the draft as it is, at the temperature, where there was room to keep them; and their log-sum-exp.
     """
@@ -20,6 +20,7 @@ class Row:
     token: int
     parent: int
     candidates: Candidates
+    scores: Vector
     before: tuple[int, ...]
     logits: torch.Tensor | None
     log_sum_exp: float

@@ -115,7 +115,7 @@ class Grow:
             tree.keep(ROOM * size + LEAST_ROOM)
         waiting = tree.best_waiting(max(LEAST_BEAM, worth.budget // 4))
         count = crew.worthwhile(self._chances(waiting), price, worth)
-        if not count and waiting == [0] and crew.seconds(1) <= worth.spare:
+        if not count and waiting == [0] and crew.affordable(worth.spare):
             count = 1
         tree.put_back(waiting[count:])
         return waiting[:count]

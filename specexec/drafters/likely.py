@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from specexec.drafters.belief import Candidates
+from specexec.drafters.belief import Candidates, scores
 from specexec.drafters.corrections import added
 from specexec.kernels import logits
 from specexec.kernels.logits import Off, Ranking
@@ -21,9 +21,10 @@ WIDTH = 32  # children looked at below a node
 
 
 class Likely(NamedTuple):
-    """candidates[n]. kept, own: fp32[m, V] of the first rows at the temperature, as they are, and their log-sum-exp."""
+    """Of n rows. kept, own: fp32[m, V] of the first rows at the temperature, as they are, and their log-sum-exp."""
 
     candidates: list[Candidates]
+    scores: list[Vector]  # of the candidates
     kept: torch.Tensor
     own: Vector
 
@@ -42,7 +43,7 @@ class Taste:
             return self._plainly(x, off, keeps)
         kept = torch.empty(min(keeps, len(x)), x.shape[-1])
         found = logits.guess(x, width, self.ranking, self.sampling.divisor, off, kept)
-        return Likely([*map(_candidates, found.ids, found.log_q, found.noise)], kept, found.own)
+        return Likely(*_finite(*found[:4]), kept, found.own)
 
     def _plainly(self, x: torch.Tensor, off: Off, keeps: int) -> Likely:
         own = scale(x, self.sampling)
@@ -50,12 +51,13 @@ class Taste:
         x = added(own, off)
         filtered = cut(x, self.sampling)
         ids, log_q, g = self._best(x) if filtered is None else self._best_of(filtered)
-        found = (ids.cpu().numpy(), log_q.cpu().double().numpy(), g.cpu().double().numpy())
-        return Likely([*map(_candidates, *found)], kept, _log_sum_exp(kept).cpu().double().numpy())
+        made, _ = _finite(ids.cpu().numpy(), *(part.cpu().double().numpy() for part in (log_q, g, log_q)))
+        weighed = [scores(one, self.ranking.a, self.ranking.b) for one in made]
+        return Likely(made, weighed, kept, _log_sum_exp(kept).cpu().double().numpy())
 
     def _best(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(ids, log q, noise) [n, k] of the first; log q and x differ by a constant of the row."""
-        _, ids, total = best(x, WIDTH, *self.ranking)
+        _, ids, total = best(x, WIDTH, *self.ranking[:3])
         return ids, x.gather(1, ids) - total[:, None], self._noise(ids)
 
     def _best_of(self, filtered: Cut) -> tuple[torch.Tensor, ...]:
@@ -76,6 +78,9 @@ def _log_sum_exp(x: torch.Tensor) -> torch.Tensor:
     return best(x, 1).log_sum_exp if len(x) else x.new_empty(0)
 
 
-def _candidates(ids: Ids, log_q: Vector, noise: Vector) -> Candidates:
-    some = np.isfinite(log_q)
-    return Candidates(ids, log_q, noise) if some.all() else Candidates(ids[some], log_q[some], noise[some])
+def _finite(ids: Ids, log_q: Vector, noise: Vector, scores: Vector) -> tuple[list[Candidates], list[Vector]]:
+    """Each row's candidates, and their scores."""
+    if (some := np.isfinite(log_q)).all():
+        return [*map(Candidates, ids, log_q, noise)], [*scores]
+    candidates = [Candidates(*(part[at] for part in row)) for at, *row in zip(some, ids, log_q, noise, strict=True)]
+    return candidates, [row[at] for at, row in zip(some, scores, strict=True)]

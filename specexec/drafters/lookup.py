@@ -105,7 +105,7 @@ class Recycled:
         if law is None:
             return []
         self._candidates[node] = candidates = self._best(*law, tree.depth[node])
-        scores = self.belief.scores([candidates])
+        scores = self.belief.scores(candidates)
         return [Proposal(node, token, score, self.source)
                 for token, score in zip(candidates.ids.tolist(), scores.tolist(), strict=True)]
 

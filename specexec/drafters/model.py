@@ -13,7 +13,6 @@ from specexec.drafters.evaluated import Evaluated, Row
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.likely import Taste
 from specexec.drafters.setting import Setting
-from specexec.kernels.logits import Ranking
 from specexec.roles import Engine, Reader
 from specexec.tree import ROOT, DraftTree
 from specexec.vocabulary import Vocabulary
@@ -124,12 +123,12 @@ class ModelExpander:
         """Keeps what the draft says at some rows."""
         setting, before = self.setting, [self._before(new) for new in asked]
         own = setting.penalties.apply(self.vocabulary.to_target(logits), [new.path[1:] for new in asked])
-        taste = Taste(setting.sampling, Ranking(self._noise(asked), self.belief.a, self.belief.b))
+        taste = Taste(setting.sampling, self.belief.ranking(self._noise(asked)))
         room = max(0, KEPT_BYTES // (4 * own.shape[1]) - len(self._evaluated))
         found = taste.likely(own, self._corrections.off(before, setting.sampling.divisor), room)
         kept = chain(zip(found.kept, found.own.tolist(), strict=True), repeat((None, 0.0)))
-        for new, candidates, after, (row, total) in zip(asked, found.candidates, before, kept, strict=False):
-            self._evaluated.add(Row(new.path[-1], new.parent, candidates, after, row, total))
+        for new, candidates, scores, after, (row, total) in zip(asked, *found[:2], before, kept, strict=False):
+            self._evaluated.add(Row(new.path[-1], new.parent, candidates, scores, after, row, total))
 
     def _noise(self, asked: Sequence[Asked]) -> list[torch.Tensor]:
         if self.setting.noise.silent:
@@ -140,11 +139,11 @@ class ModelExpander:
         return (*self.setting.context[-LONGEST:-1], *new.path)[-LONGEST:]
 
     def _proposals(self, tree: Growing, nodes: list[int]) -> list[Proposal]:
-        rows = [self._evaluated.rows[self._row[node]].candidates for node in nodes]
+        rows = [self._evaluated.rows[self._row[node]] for node in nodes]
         if not rows:
             return []
-        sizes = [len(row.ids) for row in rows]
-        scores, parents = self.belief.scores(rows), np.repeat(nodes, sizes)
-        good = scores > (tree.floor - np.array([tree.score[node] for node in nodes])).repeat(sizes)
-        ids = np.concatenate([row.ids for row in rows])
-        return [*map(Proposal, parents[good].tolist(), ids[good].tolist(), scores[good].tolist(), repeat(self.source))]
+        scores, sizes = np.concatenate([row.scores for row in rows]), [len(row.scores) for row in rows]
+        above = np.array([tree.score[node] for node in nodes]).repeat(sizes)
+        good = (scores + above > tree.floor).nonzero()[0]
+        ids, parents = np.concatenate([row.candidates.ids for row in rows])[good], np.repeat(nodes, sizes)[good]
+        return [*map(Proposal, parents.tolist(), ids.tolist(), scores[good].tolist(), repeat(self.source))]

@@ -8,8 +8,7 @@ import torch
 from specexec.drafters.cascade import Cascade
 from specexec.drafters.model import Asked, ModelExpander, unread
 from specexec.drafters.setting import Setting
-from specexec.engines.tree_engine import TreeEngine
-from specexec.roles import Reader
+from specexec.roles import Engine, Reader
 from specexec.tree import DraftTree
 from specexec.verify import Picks
 from specexec.vocabulary import Vocabulary
@@ -18,7 +17,7 @@ from specexec.vocabulary import Vocabulary
 class Tier(ModelExpander):
     """Implements Expander. cascade: what drafts for this model, if anything."""
 
-    def __init__(self, engine: TreeEngine, vocabulary: Vocabulary, cascade: Cascade | None = None) -> None:
+    def __init__(self, engine: Engine, vocabulary: Vocabulary, cascade: Cascade | None = None) -> None:
         super().__init__(engine, vocabulary)
         self.cascade = cascade
 

@@ -110,8 +110,10 @@ struct SpecexecGuesses {
   float *kept;                // fp32 [keeps][columns], of the first rows: x over the temperature
   int64_t *ids;               // [n][k]
   double *log_q, *g;          // [n][k]: z less its row's log-sum-exp, and the noise there
+  double *score;              // [n][k]: log softmax of a log_q + b g among these and all others, which weigh as one
   double *own;                // [n], the log-sum-exp of x over the temperature
   int64_t n, columns, stride, k, keeps;
+  double least, loud;         // what all others have at the least of q, and their noise
   float a, b, temperature;
   int32_t threads;
 };

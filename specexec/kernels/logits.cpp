@@ -17,7 +17,7 @@ constexpr int64_t kBlock = 64;
 constexpr int64_t kMany = 256;  // entries for each of the best, of which the largest of 64 tell enough: else those of 16
 constexpr int64_t kPart = 2048;  // entries that are still in the nearest cache when they are summed
 constexpr int64_t kWorthWaking = 1 << 16;  // entries of all rows
-constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr float kNone = -std::numeric_limits<float>::infinity(), kLowest = std::numeric_limits<float>::lowest();
 
 struct One {
   float value;
@@ -147,6 +147,18 @@ static float log_sum_exp(const float *row, int64_t columns, Found &found) {
   return survey(Ranked<false>(of, row, nullptr), columns, kBlock, true, found);
 }
 
+static void score(const SpecexecGuesses &g, int64_t row) {
+  const double *log_q = g.log_q + row * g.k, *noise = g.g + row * g.k, a = g.a, b = g.b;
+  double *to = g.score + row * g.k, left = 1, total = 0;
+  for (int64_t i = 0; i < g.k; i++) left -= std::exp(log_q[i]);
+  const double others = a * std::log(std::max(g.least, left)) + b * g.loud;
+  double top = others;
+  for (int64_t i = 0; i < g.k; i++) to[i] = log_q[i] < kLowest ? kNone : a * log_q[i] + b * noise[i], top = std::max(top, to[i]);
+  for (int64_t i = 0; i < g.k; i++) total += std::exp(to[i] - top);
+  const double whole = top + std::log(total + std::exp(others - top));
+  for (int64_t i = 0; i < g.k; i++) to[i] -= whole;
+}
+
 // `z` has room for a row; `before` is what stood there until what is off was added.
 static void guess_row(const SpecexecGuesses &g, int64_t row, float *z, std::vector<float> &before, std::vector<float> &ranked, Found &found) {
   const float *x = g.x + row * g.stride;
@@ -163,6 +175,7 @@ static void guess_row(const SpecexecGuesses &g, int64_t row, float *z, std::vect
   if (end == start) g.own[row] = total;
   for (int64_t i = 0; i < g.k; i++) g.log_q[row * g.k + i] = double(z[ids[i]]) - double(total);
   for (int64_t i = 0; i < g.k; i++) g.g[row * g.k + i] = g.noise ? double(g.noise[row][ids[i]]) : 0.;
+  score(g, row);
   for (int64_t i = end - start; i-- > 0;) z[g.at[start + i]] = before[size_t(i)];
 }
 

@@ -22,20 +22,26 @@ class Off(NamedTuple):
 
 
 class Guesses(NamedTuple):
-    """The likeliest picks of n rows. own: the log-sum-exp of each at the temperature, without what it is off by."""
+    """The likeliest picks of n rows. scores: log softmax of a log q + b noise among these and all others, which weigh as one.
+
+    own: the log-sum-exp of each row at the temperature, without what it is off by.
+    """
 
     ids: Ids  # [n, k]
     log_q: Vector  # [n, k]
     noise: Vector  # [n, k]
+    scores: Vector  # [n, k]
     own: Vector  # [n]
 
 
 class Ranking(NamedTuple):
-    """By a z + b noise. noise: fp32[V] of each row; none where all of it is zero."""
+    """By a z + b noise. noise: fp32[V] of each row; none where all of it is zero. least: of q, what is left to all others."""
 
     noise: Sequence[torch.Tensor]
     a: float
     b: float
+    least: float
+    loud: float  # the noise of all others together
 
 
 def fits(x: torch.Tensor, k: int) -> bool:
@@ -64,10 +70,11 @@ def guess(x: torch.Tensor, k: int, ranking: Ranking, temperature: float, off: Of
 
     kept: fp32[m <= n, V], filled with the first rows over the temperature.
     """
-    found = Guesses(np.empty((len(x), k), np.int64), np.empty((len(x), k)), np.empty((len(x), k)), np.empty(len(x)))
+    log_q, noise, scores = np.empty((3, len(x), k))
+    found = Guesses(np.empty((len(x), k), np.int64), log_q, noise, scores, np.empty(len(x)))
     of = table.Guesses(x.data_ptr(), _rows(ranking.noise), *(part.ctypes.data for part in off), kept.data_ptr(),
-                       *(part.ctypes.data for part in found), *x.shape, x.stride(0), k, len(kept), ranking.a, ranking.b,
-                       temperature, table.threads())
+                       *(part.ctypes.data for part in found), *x.shape, x.stride(0), k, len(kept), ranking.least,
+                       ranking.loud, ranking.a, ranking.b, temperature, table.threads())
     table.needed().guess(ctypes.byref(of))
     return found
 

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
 from typing import Any, ClassVar
 
 import torch
@@ -90,9 +90,10 @@ class Logits(Structure):
 class Guesses(Structure):
     _fields_: ClassVar = [
         ("x", c_void_p), ("noise", POINTER(c_void_p)), ("starts", c_void_p), ("at", c_void_p), ("off", c_void_p),
-        ("kept", c_void_p), ("ids", c_void_p), ("log_q", c_void_p), ("g", c_void_p), ("own", c_void_p),
+        ("kept", c_void_p), ("ids", c_void_p), ("log_q", c_void_p), ("g", c_void_p), ("score", c_void_p),
+        ("own", c_void_p),
         ("n", c_int64), ("columns", c_int64), ("stride", c_int64), ("k", c_int64), ("keeps", c_int64),
-        ("a", c_float), ("b", c_float), ("temperature", c_float), ("threads", c_int32),
+        ("least", c_double), ("loud", c_double), ("a", c_float), ("b", c_float), ("temperature", c_float), ("threads", c_int32),
     ]
 
 

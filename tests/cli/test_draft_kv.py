@@ -12,6 +12,8 @@ from cli.models import ModelOptions, find, opened
 from offload.footprint import footprint
 from offload.store import Store
 from specexec.drafters.grow import Grow
+from specexec.drafters.growing import Expander
+from specexec.drafters.lookup import Chains, Recycled
 from specexec.drafters.model import ModelExpander, unread
 from specexec.drafters.same import Same
 from specexec.drafters.tier import Tier
@@ -76,20 +78,36 @@ def test_a_draft_of_a_long_context_drafts_for_itself(specexec: Specexec) -> None
     """And so does one that was asked to; either writes the same."""
     asked = drafter(drafts=("bundled", "lookup"), draft_kv="retrieval")
     tier, *others = asked.expanders
-    assert isinstance(tier, Tier)
-    assert tier.cascade is not None
-    assert len(others) == 2
-    inner = tier.cascade.drafter
-    assert isinstance(inner, Grow)
-    (own,) = inner.expanders
+    (own,) = below(asked)
     assert isinstance(own, Same)
+    assert isinstance(tier, Tier)
     assert own.target is tier.engine
+    assert len(others) == 2
     assert own.cascade is not None, "lookup drafts below it"
-    short = drafter(drafts=("bundled", "lookup"))
-    assert not any(isinstance(one, Tier) for one in short.expanders), "a view would see all of this context"
+    shorter = below(drafter(drafts=("bundled", "lookup")))
+    assert not any(isinstance(one, Same) for one in shorter), "a view would see all of this context"
     ways = ((), ("--draft-kv", "retrieval"))
     texts = [json.loads(specexec("run", "--quant", "int8", *way, *ASKED).out)["text"] for way in ways]
     assert texts[0] == texts[1]
+
+
+def below(of: Grow) -> list[Expander]:
+    """What drafts for its first expander."""
+    tier = of.expanders[0]
+    assert isinstance(tier, Tier)
+    assert tier.cascade is not None
+    assert isinstance(tier.cascade.drafter, Grow)
+    return list(tier.cascade.drafter.expanders)
+
+
+def test_what_looks_texts_up_drafts_for_a_draft_as_well() -> None:
+    """With a memory of its own: of what the draft would write."""
+    of = drafter(drafts=("bundled", "lookup"))
+    assert [type(one) for one in below(of)] == [Chains, Recycled] == [type(one) for one in of.expanders[1:]]
+    assert not {*below(of)} & {*of.expanders}
+    alone = drafter(drafts=("bundled",)).expanders[0]
+    assert isinstance(alone, Tier)
+    assert alone.cascade is None
 
 
 @pytest.mark.parametrize(("kind", "context", "expected"), [

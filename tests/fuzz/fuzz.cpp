@@ -225,7 +225,8 @@ void fuzz_guess() {
   const float a = normal(), b = normal(), temperature = chance(0.5) ? 1.f : 0.1f + std::fabs(normal());
   Buffer<float> x = normals(stride * (n - 1) + columns, 3.f), kept(keeps * columns, NAN), z(n * columns), values(n * k), sums(n);
   Buffer<int64_t> starts(n + 1, 0), ids(n * k, -1), same(n * k, -1);
-  Buffer<double> log_q(n * k, NAN), g(n * k, NAN), own(n, NAN);
+  Buffer<double> log_q(n * k, NAN), g(n * k, NAN), score(n * k, NAN), own(n, NAN);
+  const double least = 1e-6, loud = 0.5;
   for (int64_t row = 1; row <= n; row++) starts[row] = starts[row - 1] + (chance(0.3) ? 0 : number(0, 60));
   Buffer<int64_t> at(starts[n]);
   Buffer<double> off(starts[n]);
@@ -234,7 +235,8 @@ void fuzz_guess() {
   const std::vector<const float *> noise(size_t(n), beside.get());
   const bool noisy = chance(0.5);
   const SpecexecGuesses of{x.get(), noisy ? noise.data() : nullptr, starts.get(), at.get(), off.get(), kept.get(), ids.get(),
-                           log_q.get(), g.get(), own.get(), n, columns, stride, k, keeps, a, b, temperature, int32_t(number(1, 2))};
+                           log_q.get(), g.get(), score.get(), own.get(), n, columns, stride, k, keeps, least, loud, a, b, temperature,
+                           int32_t(number(1, 2))};
   kernels.guess(&of);
   for (int64_t row = 0; row < n; row++) {
     double whole = 0;
@@ -251,6 +253,13 @@ void fuzz_guess() {
     check(ids[i] == same[i], "a guess");
     check(log_q[i] == double(z[i / k * columns + ids[i]]) - double(sums[i / k]), "log q");
     check(g[i] == (noisy ? beside[ids[i]] : 0), "a guess's noise");
+  }
+  for (int64_t row = 0; row < n; row++) {
+    double left = 1, whole = 0;
+    for (int64_t i = row * k; i < (row + 1) * k; i++) left -= std::exp(log_q[i]), whole += std::exp(a * log_q[i] + b * g[i]);
+    whole += std::exp(a * std::log(std::max(least, left)) + b * loud);
+    for (int64_t i = row * k; i < (row + 1) * k; i++)
+      check(std::fabs(score[i] - (a * log_q[i] + b * g[i] - std::log(whole))) < 1e-6, "a score");
   }
 }
 

@@ -79,6 +79,14 @@ def test_it_drafts_again_when_it_pays_again() -> None:
     assert any(played.pass_(auto) for _ in range(70))
 
 
+@pytest.mark.parametrize(("seconds", "drafts"), [(0.02, True), (0.004, False)])
+def test_passes_that_take_next_to_nothing_are_not_drafted_for(seconds: float, drafts: bool) -> None:
+    played, auto = Played(lambda n: seconds, draft=0.0), Auto(64, least=0.005)
+    chosen = [played.pass_(auto) for _ in range(20)]
+    assert chosen[0]
+    assert all(chosen[1:]) if drafts else not any(chosen[1:])
+
+
 def test_a_first_tree_is_small_whatever_there_is_room_for() -> None:
     assert Auto(1024).worth(0).budget <= 32
     assert Auto(8).worth(0).budget == 8

@@ -46,6 +46,14 @@ def test_it_follows_a_machine_that_changes() -> None:
     assert curve.seconds([8])[0] == pytest.approx(3 * MACHINES["resident"](8), rel=0.15)
 
 
+def test_a_slow_start_is_soon_forgotten() -> None:
+    """Weights that had to be fetched first, say: nothing makes a pass faster than it is."""
+    curve = Curve()
+    for seconds in [0.2] * 5 + [0.01] * 4:
+        curve = curve.measured([1], [seconds])
+    assert curve.seconds([1])[0] == pytest.approx(0.01, rel=0.6)
+
+
 def test_more_tokens_never_cost_less() -> None:
     curve = Curve().measured([8, 64], [1.0, 0.5])
     assert (np.diff(curve.seconds(np.arange(1, 1000))) >= 0).all()

@@ -217,7 +217,7 @@ class TableExpander:
         text = [*self.setting.context[-BLOCK:], *tree.path(node)]
         row = row_of(text[len(text) - written % BLOCK :])
         ids = np.arange(VOCABULARY)
-        scores = self.belief.scores([Candidates(ids, self.log_q[row], self.setting.noise_of(tree.depth[node], ids))])
+        scores = self.belief.scores(Candidates(ids, self.log_q[row], self.setting.noise_of(tree.depth[node], ids)))
         return [Proposal(node, token, float(score), "table") for token, score in enumerate(scores)]
 
 

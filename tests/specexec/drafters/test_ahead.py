@@ -63,7 +63,7 @@ def test_where_nothing_waits_nothing_is_drafted_ahead() -> None:
 
 def row(token: int, parent: int) -> Row:
     nothing = torch.zeros(1).numpy()
-    return Row(token, parent, Candidates(torch.arange(1).numpy(), nothing, nothing), (), None, 0.0)
+    return Row(token, parent, Candidates(torch.arange(1).numpy(), nothing, nothing), nothing, (), None, 0.0)
 
 
 def test_what_hangs_below_a_path_is_kept_in_order() -> None:

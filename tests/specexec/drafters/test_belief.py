@@ -96,17 +96,17 @@ def test_it_follows_a_truth_that_changes() -> None:
 def test_scores_are_log_probabilities_that_leave_room_for_all_others() -> None:
     made = Candidates(np.array([3, 8]), np.log([0.6, 0.3]), np.array([0.2, -0.1]))
     z = np.exp([math.log(0.6) + 0.2, math.log(0.3) - 0.1, math.log(0.1) + TYPICAL_NOISE])
-    assert Belief().scores([made]) == pytest.approx(np.log(z[:2] / z.sum()))
+    assert Belief().scores(made) == pytest.approx(np.log(z[:2] / z.sum()))
 
 
 def test_without_noise_a_new_beliefs_scores_are_the_models() -> None:
     made = Candidates(np.array([3, 8]), np.log([0.6, 0.3]), np.zeros(2))
-    assert np.exp(Belief().scores([made])) == pytest.approx([0.6, 0.3])
+    assert np.exp(Belief().scores(made)) == pytest.approx([0.6, 0.3])
 
 
 def test_candidates_that_are_all_there_is_leave_almost_nothing() -> None:
     made = Candidates(np.array([3, 8]), np.log([0.6, 0.4]), np.zeros(2))
-    assert 1 - np.exp(Belief().scores([made])).sum() == pytest.approx(SMALLEST, rel=0.1)
+    assert 1 - np.exp(Belief().scores(made)).sum() == pytest.approx(SMALLEST, rel=0.1)
 
 
 @pytest.mark.parametrize(("pick", "row"), [(3, 0), (8, 1), (5, -1)])

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import specexec.drafters.crew
+from specexec.cost import Curve
 from specexec.drafters.belief import SMALLEST, TYPICAL_NOISE
+from specexec.drafters.crew import AGAIN
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.growing import Growing, Lesson, Proposal
 from specexec.drafters.likely import WIDTH
@@ -173,6 +175,21 @@ def test_every_draft_pass_goes_on_where_the_last_one_ended() -> None:
         assert first == evaluated < len(called)
         evaluated = len(called)
     assert len(model.calls) < 20
+
+
+def test_a_model_that_was_slow_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where something else drafts meanwhile, so that the budget never sleeps."""
+    model, now = ToyEngine(table(0)), [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    drafter, noise = model_drafter(model), Noise(0, 0, 1, VOCABULARY)
+    drafter.crews[0].curve = Curve().measured([1, 2, 4], [10.0] * 3)
+    worth = Worth(8, 100.0, 10 + 0.01 * np.arange(9))
+    looked = []
+    for now[0] in (101.0, 200.0, 100.0 + 11 / AGAIN, 101.0 + 11 / AGAIN):
+        before = len(model.calls)
+        drafter.draft([START], worth, Sampling(), noise)
+        looked.append(len(model.calls) - before)
+    assert looked == [0, 0, 1, 0]
 
 
 def test_growth_ends_where_a_pass_would_add_little() -> None:

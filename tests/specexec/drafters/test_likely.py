@@ -8,13 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specexec.drafters.belief import SMALLEST, TYPICAL_NOISE, scores
 from specexec.drafters.corrections import added
 from specexec.drafters.likely import WIDTH, Likely, Taste
 from specexec.kernels.logits import Off, Ranking
 from specexec.sampling import Sampling
 from tests.kernels import PLAIN, threads
 
-ROWS = 3
+ROWS, LEFT = 3, (SMALLEST, TYPICAL_NOISE)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +50,7 @@ def test_they_are_the_first_by_logits_and_noise(
 ) -> None:
     x, noise, off = case
     before, sampling = x.clone(), Sampling(temperature=temperature)
-    found = Taste(sampling, Ranking(noise if noisy else (), *ab)).likely(x, off, keeps)
+    found = Taste(sampling, Ranking(noise if noisy else (), *ab, SMALLEST, TYPICAL_NOISE * noisy)).likely(x, off, keeps)
     z = wanted(x, off, sampling.divisor)
     ranked = ab[0] * z + ab[1] * torch.stack(noise) * noisy
     for row, one in enumerate(found.candidates):
@@ -59,6 +60,7 @@ def test_they_are_the_first_by_logits_and_noise(
         assert len(set(one.ids.tolist())) == len(one.ids)
         torch.testing.assert_close(torch.from_numpy(one.log_q), z[row].log_softmax(-1)[ids], rtol=1e-5, atol=1e-5)
         assert torch.equal(torch.from_numpy(one.noise).float(), noise[row][ids] * noisy)
+        np.testing.assert_allclose(found.scores[row], scores(one, *ab), rtol=1e-6, atol=1e-6)
     assert torch.equal(x, before)
     check_kept(found, x / sampling.divisor, keeps)
 
@@ -76,10 +78,10 @@ def test_a_row_s_are_the_same_beside_others_and_on_two_threads(size: int, way: s
         pytest.skip("torch's own sums may differ in their last bit")
     x, noise, off = made(size, 7)
     with threads(2):
-        together = Taste(Sampling(), Ranking(noise, 0.9, 1.1)).likely(x, off, ROWS)
+        together = Taste(Sampling(), Ranking(noise, 0.9, 1.1, *LEFT)).likely(x, off, ROWS)
     for row, (start, end) in enumerate(pairwise(off.starts)):
         own = Off(np.array([0, end - start]), off.ids[start:end], off.values[start:end])
-        alone = Taste(Sampling(), Ranking(noise[row : row + 1], 0.9, 1.1)).likely(x[row : row + 1], own, 1)
+        alone = Taste(Sampling(), Ranking(noise[row : row + 1], 0.9, 1.1, *LEFT)).likely(x[row : row + 1], own, 1)
         for part in ("ids", "log_q", "noise"):
             assert np.array_equal(getattr(alone.candidates[0], part), getattr(together.candidates[row], part))
         assert alone.own[0] == together.own[row]
@@ -88,7 +90,7 @@ def test_a_row_s_are_the_same_beside_others_and_on_two_threads(size: int, way: s
 def test_of_few_finite_ones_there_are_no_others() -> None:
     x = torch.full((1, 100), -torch.inf)
     x[0, [3, 70]] = torch.tensor([1.0, 2.0])
-    found = Taste(Sampling(temperature=0.0), Ranking((), 1.0, 1.0)).likely(x, Off(np.zeros(2, np.int64), *none()), 0)
+    found = Taste(Sampling(temperature=0.0), Ranking((), 1.0, 1.0, *LEFT)).likely(x, Off(np.zeros(2, np.int64), *none()), 0)
     assert found.candidates[0].ids.tolist() == [70, 3]
 
 
@@ -99,7 +101,8 @@ def none() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("sampling", [Sampling(top_k=3), Sampling(top_p=0.5), Sampling(min_p=0.2)], ids=str)
 def test_what_the_filters_keep_out_is_not_likely(sampling: Sampling) -> None:
     x, noise, off = made(5_000, 2)
-    for row, one in zip(added(x, off), Taste(sampling, Ranking(noise, 1.0, 1.0)).likely(x, off, 0).candidates, strict=True):
+    found = Taste(sampling, Ranking(noise, 1.0, 1.0, *LEFT)).likely(x, off, 0)
+    for row, one in zip(added(x, off), found.candidates, strict=True):
         p = row.softmax(-1).sort(descending=True)
         inside = p.indices[(p.values >= 0.2 * p.values[0]) if sampling.min_p else
                            (p.values.cumsum(0) - p.values < 0.5) if sampling.top_p < 1 else torch.arange(len(row)) < 3]
