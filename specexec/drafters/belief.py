@@ -22,7 +22,7 @@ SMALLEST = 1e-6
 
 @dataclass(frozen=True)
 class Candidates:
-    """The tokens looked at below one node, k > 0: ids[k], log q[k], all finite, noise g[k] (zeros where greedy)."""
+    """The tokens looked at below one node: ids[k], log q[k], all finite, noise g[k] (zeros where greedy)."""
 
     ids: Ids
     log_q: Vector
@@ -80,7 +80,7 @@ class Belief:
 def scores(one: Candidates, a: float, b: float) -> Vector:
     z, (rest, noise) = a * one.log_q + b * one.noise, one.others
     others = a * rest + b * noise
-    top = max(float(z.max()), others)
+    top = float(z.max(initial=others))
     return z - (top + math.log(float(np.exp(z - top).sum()) + math.exp(others - top)))
 
 

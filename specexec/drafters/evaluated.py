@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from specexec.drafters.belief import Candidates
@@ -29,6 +30,8 @@ class Row:
         """Of some of them; None where the logits were not kept."""
         if self.logits is None:
             return None
+        if self.logits.is_cpu:
+            return self.logits.numpy()[ids].astype(np.float64) - self.log_sum_exp
         some = self.logits.index_select(0, torch.from_numpy(ids).to(self.logits.device))
         return some.cpu().double().numpy() - self.log_sum_exp
 

@@ -20,8 +20,12 @@ from cli.interrupt import Interrupt
 from cli.models import ModelOptions
 from cli.session import AnswerOptions, Session
 from cli.values import Size
+from specexec.budget import Auto
+from specexec.drafters.cascade import Cascade
 from specexec.drafters.grow import Grow, Nothing
+from specexec.drafters.growing import Expander
 from specexec.drafters.model import ModelExpander
+from specexec.drafters.tier import Tier
 from specexec.drafters.wild import Wild
 from specexec.roles import Drafter, Idle
 from specexec.sampling import Sampling
@@ -46,9 +50,20 @@ class Arm:
 def again(drafter: Drafter, idle: Idle | None) -> Grow:
     """One that has learnt nothing, over the same models."""
     assert isinstance(drafter, Grow)
-    expanders = [ModelExpander(one.engine, one.vocabulary) if isinstance(one, ModelExpander) else
-                 Wild(one.vocabulary) if isinstance(one, Wild) else type(one)() for one in drafter.expanders]
-    return Grow(expanders, drafter.context, idle)
+    return Grow([*map(_unlearnt, drafter.expanders)], drafter.context, idle)
+
+
+def _unlearnt(one: Expander) -> Expander:
+    if isinstance(one, Tier):
+        return Tier(one.engine, one.vocabulary, one.cascade and _below(one.cascade))
+    if isinstance(one, ModelExpander):
+        return ModelExpander(one.engine, one.vocabulary)
+    return Wild(one.vocabulary) if isinstance(one, Wild) else type(one)()
+
+
+def _below(cascade: Cascade) -> Cascade:
+    assert isinstance(cascade.budget, Auto)
+    return Cascade(again(cascade.drafter, None), Auto(cascade.budget.most, cascade.budget.least))
 
 
 def arms(chosen: argparse.Namespace, session: Session) -> list[Arm]:

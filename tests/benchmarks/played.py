@@ -1,6 +1,6 @@
 """`--budget auto` on machines that are played: the bundled pair decides and writes, a clock takes what others' passes take.
 
-    python -m tests.benchmarks.played [70b 8b resident bus] [--budget NODES] [-T TEMPERATURE] [--answers 45] [--group 3]
+    python -m tests.benchmarks.played [70b 8b resident bus] [--budget NODES] [-T TEMPERATURE] [--answers 45] [--alone]
 
 Every `group` of answers begins with a budget and a growth that know nothing. Decisions are those of the real thing, only
 seconds are not; so it takes seconds, and its figures hardly any noise of the machine it runs on.
@@ -14,14 +14,15 @@ from types import SimpleNamespace
 import numpy as np
 
 import specexec.decode
-import specexec.drafters.grow
 from cli.bench import PROMPTS, answer
 from cli.build import fresh, open_session
 from cli.interrupt import Interrupt
 from cli.models import ModelOptions
 from cli.session import AnswerOptions, Session
+from specexec.drafters import cascade, crew, grow, tier
 from specexec.drafters.grow import Grow
 from specexec.drafters.model import ModelExpander
+from specexec.drafters.tier import Tier
 from specexec.engines.tree_engine import TreeEngine
 from specexec.roles import Reader
 from specexec.sampling import Sampling
@@ -95,7 +96,8 @@ def rates(session: Session, chosen: argparse.Namespace, texts: Sequence[str], cl
 def run(name: str, chosen: argparse.Namespace, texts: Sequence[str]) -> str:
     machine, clock = MACHINES[name], Clock()
     time = SimpleNamespace(perf_counter=clock.perf_counter)
-    specexec.decode.time = specexec.drafters.grow.time = time  # type: ignore[attr-defined]
+    for module in (specexec.decode, cascade, crew, grow, tier):
+        module.time = time  # type: ignore[attr-defined]
     TreeEngine.waited = property(lambda engine: clock.waited)  # type: ignore[method-assign, assignment]
     session = open_session(ModelOptions(context=1024, quant="nf4"), Interrupt())
     played(session.target, clock, machine.work, machine.floor)
@@ -104,6 +106,8 @@ def run(name: str, chosen: argparse.Namespace, texts: Sequence[str]) -> str:
         if isinstance(one, ModelExpander):
             assert isinstance(one.engine, TreeEngine)
             played(one.engine, clock, machine.draft)
+        if isinstance(one, Tier) and chosen.alone:
+            one.cascade = None
     tokens, passes, seconds, nodes, drafting = (found := rates(session, chosen, texts, clock)).sum(0)
     error = (found[:, 0] / found[:, 2]).std() / len(found) ** 0.5
     return (f"| {name} | {tokens / seconds:.3f} ± {error:.3f} | {tokens / passes:.2f} | {nodes / passes:.1f} "
@@ -117,6 +121,7 @@ def main() -> None:
     parser.add_argument("-T", "--temperature", type=float, default=0.0)
     parser.add_argument("--answers", type=int, default=45)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--alone", action="store_true", help="what looks texts up does not draft for the draft")
     parser.add_argument("--group", type=int, default=3)
     chosen = parser.parse_args()
     texts = [*PROMPTS, *prompts(SHARED)][: chosen.answers]

@@ -109,6 +109,11 @@ def test_candidates_that_are_all_there_is_leave_almost_nothing() -> None:
     assert 1 - np.exp(Belief().scores(made)).sum() == pytest.approx(SMALLEST, rel=0.1)
 
 
+def test_nothing_looked_at_has_no_scores() -> None:
+    """A model whose logits are no numbers, say."""
+    assert len(Belief().scores(Candidates(np.empty(0, np.int64), np.empty(0), np.empty(0)))) == 0
+
+
 @pytest.mark.parametrize(("pick", "row"), [(3, 0), (8, 1), (5, -1)])
 def test_a_pick_that_was_not_looked_at_is_one_of_the_others(pick: int, row: int) -> None:
     assert Candidates(np.array([3, 8]), np.log([0.6, 0.3]), np.zeros(2)).place(pick) == row
