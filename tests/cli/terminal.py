@@ -29,13 +29,13 @@ class Terminal:
         kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | env
         given = {"TERM": "tmux-256color", "LANG": "C.UTF-8", **kept}
         line = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in given.items()), *command])
-        begun = f"stty -echo; read go; stty echo; {line}; echo code=$?; sleep 600"  # when all is logged
+        begun = f"{shlex.join([*self._server, 'wait-for', 'logged'])}; {line}; echo code=$?; sleep 600"
         self.tmux("new-session", "-d", "-x", str(columns), "-y", str(lines), begun)
         self.tmux("set", "-g", "history-limit", "20000")
         self.tmux("set", "-g", "set-clipboard", "on")
         self.tmux("set", "-g", "escape-time", "10")
         self.tmux("pipe-pane", "-o", f"cat >> {shlex.quote(str(log))}")
-        self.keys("Enter")
+        self.tmux("wait-for", "-S", "logged")  # no key, which a terminal that is slow to be made ready would show
 
     def tmux(self, *arguments: str) -> str:
         return subprocess.run([*self._server, *arguments], check=True, capture_output=True, text=True).stdout
