@@ -43,7 +43,8 @@ class Taste:
             return self._plainly(x, off, keeps)
         kept = torch.empty(min(keeps, len(x)), x.shape[-1])
         found = logits.guess(x, width, self.ranking, self.sampling.divisor, off, kept)
-        return Likely(*_finite(*found[:4]), kept, found.own)
+        candidates = _candidates(found.ids, found.log_q, found.noise)
+        return Likely(candidates, [row[np.isfinite(row)] for row in found.scores], kept, found.own)
 
     def _plainly(self, x: torch.Tensor, off: Off, keeps: int) -> Likely:
         own = scale(x, self.sampling)
@@ -51,7 +52,7 @@ class Taste:
         x = added(own, off)
         filtered = cut(x, self.sampling)
         ids, log_q, g = self._best(x) if filtered is None else self._best_of(filtered)
-        made, _ = _finite(ids.cpu().numpy(), *(part.cpu().double().numpy() for part in (log_q, g, log_q)))
+        made = _candidates(ids.cpu().numpy(), log_q.cpu().double().numpy(), g.cpu().double().numpy())
         weighed = [scores(one, self.ranking.a, self.ranking.b) for one in made]
         return Likely(made, weighed, kept, _log_sum_exp(kept).cpu().double().numpy())
 
@@ -78,9 +79,8 @@ def _log_sum_exp(x: torch.Tensor) -> torch.Tensor:
     return best(x, 1).log_sum_exp if len(x) else x.new_empty(0)
 
 
-def _finite(ids: Ids, log_q: Vector, noise: Vector, scores: Vector) -> tuple[list[Candidates], list[Vector]]:
-    """Each row's candidates, and their scores."""
+def _candidates(ids: Ids, log_q: Vector, noise: Vector) -> list[Candidates]:
+    """Of each row those whose log q is finite."""
     if (some := np.isfinite(log_q)).all():
-        return [*map(Candidates, ids, log_q, noise)], [*scores]
-    candidates = [Candidates(*(part[at] for part in row)) for at, *row in zip(some, ids, log_q, noise, strict=True)]
-    return candidates, [row[at] for at, row in zip(some, scores, strict=True)]
+        return [*map(Candidates, ids, log_q, noise)]
+    return [Candidates(*(part[at] for part in row)) for at, *row in zip(some, ids, log_q, noise, strict=True)]

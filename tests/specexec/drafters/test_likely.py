@@ -92,6 +92,7 @@ def test_of_few_finite_ones_there_are_no_others() -> None:
     x[0, [3, 70]] = torch.tensor([1.0, 2.0])
     found = Taste(Sampling(temperature=0.0), Ranking((), 1.0, 1.0, *LEFT)).likely(x, Off(np.zeros(2, np.int64), *none()), 0)
     assert found.candidates[0].ids.tolist() == [70, 3]
+    assert np.exp(found.scores[0]) == pytest.approx(np.exp([2.0, 1.0]) / (np.exp(1.0) + np.exp(2.0)), rel=1e-4)
 
 
 def none() -> tuple[np.ndarray, np.ndarray]:
