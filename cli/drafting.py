@@ -112,9 +112,10 @@ def standing(drafts: Sequence[Expander], options: ModelOptions, context: int) ->
     first = one or next(iter(models), None)
     if first is None:
         return list(drafts)
-    below = _viewed(first, drafts) if one else [type(draft)() for draft in drafts if isinstance(draft, Chains | Recycled)]
-    budget = Auto(BELOW) if one else Auto(BELOW, GUESSED)
-    cascade = Cascade(Grow(below, first.engine.limits.context), budget) if below else None
+    seen = first.engine.limits.context
+    lookup = [_twin(draft, seen) for draft in drafts if isinstance(draft, Chains | Recycled)]
+    below, least = (_viewed(first, drafts), 0.0) if one else (lookup, GUESSED)
+    cascade = Cascade(Grow(below, seen), Auto(BELOW, least)) if below else None
     tier = Tier(first.engine, first.vocabulary, cascade)
     return [tier if draft is first else draft for draft in drafts]
 

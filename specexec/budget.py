@@ -57,7 +57,7 @@ class Auto:
     def worth(self, missing: int) -> Worth:
         if not self.price.seen:
             return Worth(max(0, min(FIRST - missing, self.most)))
-        if not self._awake or self.price.seconds([1])[0] < self.least:
+        if not self._awake or (self.least and self.price.seconds([1])[0] < self.least):
             return Worth(0)
         tokens = np.arange(self.most + 1) + 1 + missing
         return Worth(self.most, self.rate, self.rate * self.price.seconds(tokens, HOPE), self._spare)

@@ -44,8 +44,8 @@ class Picks:
         law = (best(x, KEPT) if filtered is None else _kept_of(filtered)) if self.laws else None
         won = winner(x, noise, law) if filtered is None else _choose_among(filtered, noise)
         self.tokens[nodes.start : nodes.stop] = won.token
-        unscaled = self.sampling.temperature or 1.0  # in the engine's own logits, where rounding is measured
-        self.margins[nodes.start : nodes.stop] = [lead * unscaled for lead in won.lead]
+        scaled = self.sampling.divisor  # back to the engine's own logits, where rounding is measured
+        self.margins[nodes.start : nodes.stop] = [lead * scaled for lead in won.lead]
         if law is not None:
             self._keep(nodes, law)
 

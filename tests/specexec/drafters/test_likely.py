@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specexec.drafters.belief import SMALLEST, TYPICAL_NOISE, scores
-from specexec.drafters.corrections import added
+from specexec.drafters.corrections import NONE, NOTHING, added
 from specexec.drafters.likely import WIDTH, Likely, Taste
 from specexec.kernels.logits import Off, Ranking
 from specexec.sampling import Sampling
@@ -90,13 +90,10 @@ def test_a_row_s_are_the_same_beside_others_and_on_two_threads(size: int, way: s
 def test_of_few_finite_ones_there_are_no_others() -> None:
     x = torch.full((1, 100), -torch.inf)
     x[0, [3, 70]] = torch.tensor([1.0, 2.0])
-    found = Taste(Sampling(temperature=0.0), Ranking((), 1.0, 1.0, *LEFT)).likely(x, Off(np.zeros(2, np.int64), *none()), 0)
+    taste = Taste(Sampling(temperature=0.0), Ranking((), 1.0, 1.0, *LEFT))
+    found = taste.likely(x, Off(np.zeros(2, np.int64), NONE, NOTHING), 0)
     assert found.candidates[0].ids.tolist() == [70, 3]
     assert np.exp(found.scores[0]) == pytest.approx(np.exp([2.0, 1.0]) / (np.exp(1.0) + np.exp(2.0)), rel=1e-4)
-
-
-def none() -> tuple[np.ndarray, np.ndarray]:
-    return np.empty(0, np.int64), np.empty(0)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(top_k=3), Sampling(top_p=0.5), Sampling(min_p=0.2)], ids=str)
