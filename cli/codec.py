@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from cli.pieces import Pieces
 from offload.errors import DamagedFiles
 from offload.gguf import Gguf, is_gguf
 from offload.gguf_tokenizer import tokenizer
@@ -28,6 +29,7 @@ class Codec:
             self._tokens = _with(self._special.values(), make())
         except Exception as error:  # the tokenizers library raises bare Exceptions
             raise DamagedFiles(f"the tokenizer of {path} cannot be read: {error}", hint="fetch the model again") from error
+        self._pieces = Pieces(self._tokens)
         self.template = None if raw else _template(path, settings)
         self.thinking: bool | None = None  # whether the template is asked for thoughts; None: as it likes
 
@@ -52,6 +54,9 @@ class Codec:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokens.decode(list(ids), skip_special_tokens=True)
+
+    def piece(self, token: int) -> str | None:
+        return self._pieces[token]
 
     def render(self, messages: Messages) -> str | None:
         if self.template is None:

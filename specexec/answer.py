@@ -20,6 +20,9 @@ class TextCodec(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens have none."""
 
+    def piece(self, token: int) -> str | None:
+        """What it adds to any text, if not to none, that ends with a whole character; None where that depends on others."""
+
 
 @dataclass(frozen=True)
 class Endings:
@@ -42,7 +45,9 @@ class Answer:
         self.ids: list[int] = []
         self.text = ""
         self.stop_reason: str | None = None
-        self._window, self._known = self._tail(prompt)  # ids, and how much of their text is known; the last may wait for more
+        self._window, text = self._tail(prompt)
+        self._known = len(text)  # of the window's characters; the rest waits for more ids
+        self._open = text.endswith(REPLACEMENT)  # whether it ends within a character
         self._whole = [(0, 0)]  # (tokens, characters) wherever no character is incomplete
         self._shown = 0
         self._check_length()
@@ -69,20 +74,28 @@ class Answer:
         if token in self.endings.eos:
             self.stop_reason = "eos"
             return
+        piece = self.codec.piece(token) if self._known and not self._open else None
         self.ids.append(token)
         self._window.append(token)
-        text = self.codec.decode(self._window)
-        if not text.endswith(REPLACEMENT):
-            self._grow(text)
+        self._grow(self._read() if piece is None else piece)
         if self.stop_reason is None:
             self._check_length()
 
+    def _read(self) -> str:
+        """What the window says since it was last known to end with a whole character; nothing where it does not now."""
+        if len(self._window) > WINDOW and not self._open:
+            before, text = self._tail(self._window[:-1])
+            self._window, self._known = [*before, self._window[-1]], len(text)
+        text = self.codec.decode(self._window)
+        self._open = text.endswith(REPLACEMENT)
+        return "" if self._open else text[self._known :]
+
     def _grow(self, text: str) -> None:
+        if self._open:
+            return
         searched = len(self.text)
-        self.text += text[self._known :]
-        self._known = len(text)
-        if len(self._window) > WINDOW:
-            self._window, self._known = self._tail(self._window)
+        self.text += text
+        self._known += len(text)
         self._whole.append((len(self.ids), len(self.text)))
         self._find_stop(searched)
 
@@ -95,12 +108,12 @@ class Answer:
         if found:
             self._cut(min(found))
 
-    def _tail(self, ids: Sequence[int]) -> tuple[list[int], int]:
-        """The last ids and those before them that their first character may need; the length of their text."""
+    def _tail(self, ids: Sequence[int]) -> tuple[list[int], str]:
+        """The last ids and those before them that their first character may need; their text."""
         start = max(0, len(ids) - TAIL)
         while (text := self.codec.decode(ids[start:])).startswith(REPLACEMENT) and start:
             start -= 1
-        return list(ids[start:]), len(text)
+        return list(ids[start:]), text
 
     def _cut(self, at: int) -> None:
         """Ends the text at a character; the last kept ids spell out what is left of a token cut in two."""
@@ -128,9 +141,10 @@ class Answer:
 
     def _flush(self) -> None:
         """An answer that ends within a character shows what its bytes decode to."""
-        text = self.codec.decode(self._window)[self._known :]
+        if not self._open:
+            return
         searched = len(self.text)
-        self.text, self._known = self.text + text, self._known + len(text)
+        self.text, self._open = self.text + self.codec.decode(self._window)[self._known :], False
         self._find_stop(searched)
 
     def _held(self) -> int:

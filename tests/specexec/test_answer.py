@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.codec import Codec
-from specexec.answer import Answer, Endings, TextCodec
+from specexec.answer import REPLACEMENT, Answer, Endings, TextCodec
 
 EOS = 0
 
@@ -28,6 +28,10 @@ class Bytes:
 
     def decode(self, ids: Sequence[int]) -> str:
         return b"".join(self.tokens[i] for i in ids).decode("utf-8", "replace")
+
+    def piece(self, token: int) -> str | None:
+        said = self.decode([token])
+        return None if REPLACEMENT in said else said
 
 
 class Words(Bytes):

@@ -74,6 +74,9 @@ class Letters:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(ord("a") + token) for token in ids)
 
+    def piece(self, token: int) -> str:
+        return self.decode([token])
+
 
 class Fixed:
     """Implements Drafter: always the same tokens below the root, as a chain."""
