@@ -10,8 +10,9 @@ FIRST = 32  # tokens of a pass that carries a tree when nothing is known about t
 MEMORY = 0.9  # weight of all earlier passes in the rate when a new one comes
 IDLE = 3  # passes without a draft after which nothing looks for one
 SELDOM, PAUSE = 64, 1.0  # of them, between two looks at the most, and seconds between these at the least
-SPARE = 0.003  # the share of time spent on looking again
+SPARE = 0.002  # the share of time spent on looking again
 WAKING = 3  # plain passes that looks may take, all together, where the text has changed
+PLAIN = Worth(0)
 FEW = 16  # tokens above node 0 beyond which a pass reads a prompt, and says little about the rate
 
 
@@ -41,12 +42,24 @@ class Auto:
     """
 
     def __init__(self, most: int, least: float = 0.0) -> None:
-        self.most, self.least, self.price = most, least, Price()
+        self.most, self.least, self._price = most, least, Price()
         self._tokens = self._seconds = 0.0  # lately
         self._idle = 0  # passes without a draft, the last ones
         self._spare = 0.0  # seconds saved up for a look
         self._slept = 0.0  # seconds since one was due
         self._passes: list[Pass] = []  # that the price does not know yet
+
+    @property
+    def price(self) -> Price:
+        """As the passes so far tell it; asleep, nobody asks for it."""
+        if self._passes and self._price.work.due(one.seconds for one in self._passes):
+            tokens, took, waited = zip(*((p.missing + p.nodes, p.seconds, p.waited) for p in self._passes), strict=True)
+            self._price, self._passes = self._price.measured(tokens, took, waited), []
+        return self._price
+
+    @price.setter
+    def price(self, known: Price) -> None:
+        self._price = known
 
     @property
     def rate(self) -> float:
@@ -55,10 +68,13 @@ class Auto:
         return max(plain, self._tokens / self._seconds) if self._seconds else plain
 
     def worth(self, missing: int) -> Worth:
+        if not self._awake:
+            return PLAIN
+        self._slept = 0.0
         if not self.price.seen:
             return Worth(max(0, min(FIRST - missing, self.most)))
-        if not self._awake or (self.least and self.price.seconds([1])[0] < self.least):
-            return Worth(0)
+        if self.least and self.price.seconds([1])[0] < self.least:
+            return PLAIN
         tokens = np.arange(self.most + 1) + 1 + missing
         return Worth(self.most, self.rate, self.rate * self.price.seconds(tokens, HOPE), self._spare)
 
@@ -77,11 +93,8 @@ class Auto:
         seconds = pass_.seconds + pass_.draft_seconds
         saved = SPARE * seconds if self._idle >= IDLE else 0.0
         self._spare = max(0.0, self._spare + saved - pass_.draft_seconds)
-        self._slept = seconds if self._awake else self._slept + seconds
+        self._slept += seconds
         self._idle = 0 if pass_.nodes > 1 else self._idle + 1
         if pass_.missing <= FEW:
             self._tokens = MEMORY * self._tokens + pass_.tokens
             self._seconds = MEMORY * self._seconds + seconds
-        if self._awake and self.price.work.due(one.seconds for one in self._passes):  # asleep, nobody asks what passes take
-            tokens, took, waited = zip(*((p.missing + p.nodes, p.seconds, p.waited) for p in self._passes), strict=True)
-            self.price, self._passes = self.price.measured(tokens, took, waited), []

@@ -12,7 +12,7 @@ from specexec.roles import Worth
 
 SHARES = (0.6, 0.15, 0.05, 0.02)  # before anything is known: of a node's chance, what its children have, best first
 SLOWLY = 0.05  # the weight of a new round in that
-AGAIN = 0.003  # the share of the time that goes into looking where it is not believed to be worth it: it may be by now
+AGAIN = 0.002  # the share of the time that goes into looking where it is not believed to be worth it: it may be by now
 WORTH_LOOKING = 0.02  # tokens that a round must be able to add
 
 
