@@ -52,6 +52,12 @@ class Answer:
         self._shown = 0
         self._check_length()
 
+    @property
+    def left(self) -> int:
+        """Tokens until there is no room, or no more are wanted."""
+        most = self.endings.room if self.endings.max_tokens is None else min(self.endings.room, self.endings.max_tokens)
+        return most - len(self.ids)
+
     def take(self, tokens: Sequence[int]) -> str:
         """Adds accepted tokens up to the end; returns the text that can now be shown."""
         for token in tokens:

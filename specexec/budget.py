@@ -12,7 +12,6 @@ IDLE = 3  # passes without a draft after which nothing looks for one
 SELDOM, PAUSE = 64, 1.0  # of them, between two looks at the most, and seconds between these at the least
 SPARE = 0.002  # the share of time spent on looking again
 WAKING = 3  # plain passes that looks may take, all together, where the text has changed
-PLAIN = Worth(0)
 FEW = 16  # tokens above node 0 beyond which a pass reads a prompt, and says little about the rate
 
 
@@ -20,7 +19,7 @@ class Fixed:
     """Implements Budget: always so many nodes."""
 
     def __init__(self, nodes: int) -> None:
-        self._worth = Worth(nodes)
+        self._worth = Worth(nodes, passes=SELDOM)
 
     def worth(self, missing: int) -> Worth:
         return self._worth
@@ -69,12 +68,12 @@ class Auto:
 
     def worth(self, missing: int) -> Worth:
         if not self._awake:
-            return PLAIN
+            return Worth(0, passes=self._asleep)
         self._slept = 0.0
         if not self.price.seen:
             return Worth(max(0, min(FIRST - missing, self.most)))
         if self.least and self.price.seconds([1])[0] < self.least:
-            return PLAIN
+            return Worth(0)
         tokens = np.arange(self.most + 1) + 1 + missing
         return Worth(self.most, self.rate, self.rate * self.price.seconds(tokens, HOPE), self._spare)
 
@@ -83,6 +82,11 @@ class Auto:
         if self._idle < SELDOM:
             return self._idle < IDLE or self._idle & (self._idle - 1) == 0
         return self._idle % SELDOM == 0 and self._slept >= PAUSE
+
+    @property
+    def _asleep(self) -> int:
+        """Passes until it may be awake."""
+        return (1 << self._idle.bit_length() if self._idle < SELDOM else SELDOM * (self._idle // SELDOM + 1)) - self._idle
 
     def wake(self) -> None:
         if self._idle >= IDLE:

@@ -28,13 +28,13 @@ class Report:
             self.first_close_call = self.tokens + next(i for i, margin in enumerate(margins) if margin < self.rounding)
         if not self.passes:
             self.first_seconds = step.draft_seconds + step.target_seconds
-        self.passes += 1
+        self.passes += step.passes
         self.tokens += len(step.verdict.tokens)
-        self.accepted.append(len(step.verdict.tokens))
+        self.accepted += [len(step.verdict.tokens) // step.passes] * step.passes
         self.margins += step.verdict.margins
         self.budget = len(step.tree) - 1
         self.drafted += self.budget
-        self.predicted += 1 + sum(step.tree.chance[1:])
+        self.predicted += step.passes + sum(step.tree.chance[1:])
         self.draft_seconds += step.draft_seconds
         self.target_seconds += step.target_seconds
 

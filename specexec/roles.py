@@ -32,13 +32,14 @@ class Worth:
 
     budget: nodes at the most, the root not counted; 0 is legal. rate: tokens that a second must bring; 0: time is no object.
     costs[n]: tokens that a pass with n nodes below the root must bring, n <= budget; None: all alike. spare: seconds that may
-    be spent on looking whether drafting pays, where it did not.
+    be spent on looking whether drafting pays, where it did not. passes: for which all of this is known to stand.
     """
 
     budget: int
     rate: float = 0.0
     costs: Vector | None = None
     spare: float = 0.0
+    passes: int = 1
 
     def within(self, room: int) -> "Worth":
         """The same of `room` nodes at most."""
@@ -103,6 +104,17 @@ class Engine(Protocol):
 
         Nodes before `first` lie in the cache from an earlier call. Raises ContextFull, and Interrupted between layers; the
         cache then holds a prefix of the synced tokens and nothing of the failed pass, and the call can be made again.
+        """
+
+
+class Target(Engine, Protocol):
+    """A model whose text is wanted."""
+
+    def extend(self, token: int, pick: Callable[[torch.Tensor], int | None], seconds: float) -> None:
+        """Passes of one token each below the synced ones, all of which are evaluated: `token`, then what was picked.
+
+        pick: of logits fp32[1, vocabulary], valid until it returns, the next token; None ends it, and so do so many seconds
+        and the context's last position. Raises what `forward` does, before the pass is picked from.
         """
 
 

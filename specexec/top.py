@@ -40,8 +40,9 @@ def winner(x: torch.Tensor, noise: Sequence[torch.Tensor] = (), known: Best | No
     """
     if known is not None and not noise and _ordered(x):
         return _first(known.values, known.ids)
-    if x.shape[0] == 1 and x.device.type == "cpu":
-        return _lone(x[0].numpy() + noise[0].numpy() if noise else x[0].numpy().copy())
+    if x.shape[0] == 1 and x.is_cpu:
+        row = x.numpy()[0]
+        return _lone(row + noise[0].numpy() if noise else row.copy())
     if _ordered(x):
         return _first(*logits.read(x, 2, noise, 1.0, 1.0, None))
     token, lead = _winners(x + torch.stack(list(noise)) if noise else x)

@@ -38,14 +38,9 @@ class Picks:
 
     def __call__(self, first: int, logits: torch.Tensor) -> None:
         nodes = range(first, first + logits.shape[0])
-        x = scale(self.penalties.apply(logits, self._paths(nodes)), self.sampling)
         noise = [] if self.noise.silent else [self._noise(node) for node in nodes]
-        filtered = cut(x, self.sampling)
-        law = (best(x, KEPT) if filtered is None else _kept_of(filtered)) if self.laws else None
-        won = winner(x, noise, law) if filtered is None else _choose_among(filtered, noise)
-        self.tokens[nodes.start : nodes.stop] = won.token
-        scaled = self.sampling.divisor  # back to the engine's own logits, where rounding is measured
-        self.margins[nodes.start : nodes.stop] = [lead * scaled for lead in won.lead]
+        won, law = pick(self.penalties.apply(logits, self._paths(nodes)), self.sampling, noise, self.laws)
+        self.tokens[nodes.start : nodes.stop], self.margins[nodes.start : nodes.stop] = won
         if law is not None:
             self._keep(nodes, law)
 
@@ -60,6 +55,21 @@ class Picks:
         if not self.sampling.penalises:
             return [[]] * len(nodes)
         return [[self.tree.tokens[i] for i in self.tree.path(node)[1:]] for node in nodes]
+
+
+def pick(
+    logits: torch.Tensor, sampling: Sampling, noise: Sequence[torch.Tensor], laws: bool = False
+) -> tuple[Winner, Best | None]:
+    """What wins each row of fp32[n, V], by how much in these logits, and its law if that is wanted.
+
+    noise: fp32[V] of each row, or none.
+    """
+    x = scale(logits, sampling)
+    filtered = cut(x, sampling)
+    law = (best(x, KEPT) if filtered is None else _kept_of(filtered)) if laws else None
+    won = winner(x, noise, law) if filtered is None else _choose_among(filtered, noise)
+    scaled = sampling.divisor  # back to the engine's own logits, where rounding is measured
+    return (won if scaled == 1 else Winner(won.token, [lead * scaled for lead in won.lead])), law
 
 
 def _kept_of(filtered: Cut) -> Best:

@@ -30,7 +30,7 @@ from specexec.tree import depths
 
 
 class KernelEngine(WeightsEngine):
-    """Implements Engine. source: matrices in layout tile16 (name.weight codes, name.scales), norms and biases in fp32.
+    """Implements Target. source: matrices in layout tile16 (name.weight codes, name.scales), norms and biases in fp32.
 
     config: one that families.admit returned. bits: of the activations, 8 or 16. stop: asked between layers; True raises
     Interrupted. kv: bf16, int8 or int4, the format of keys and values. chunk: tokens of a prompt that one pass reads, where

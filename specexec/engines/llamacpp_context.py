@@ -46,6 +46,7 @@ class Context:
         if not self.pointer:
             raise failed(f"llama.cpp has no room for a context of {room.cells:,}", "a smaller --ctx-size")
         weakref.finalize(self, llama.llama_free, self.pointer)
+        self._row = _address_of_logits(llama)
         self._memory, self._batch = llama.llama_get_memory(self.pointer), _Batch(llama, room.rows)
         self._asking, self._silent = llama.ggml_abort_callback(lambda _: stop()), llama.ggml_abort_callback()
         self._asks = False
@@ -99,7 +100,7 @@ class Context:
         if not rows:
             self._llama.llama_synchronize(self.pointer)
             return torch.empty(0, self.room.vocabulary)
-        at = ctypes.addressof(self._llama.llama_get_logits(self.pointer).contents)
+        at = self._row(self.pointer)
         if self._seen != (at, rows):
             made = (ctypes.c_float * (rows * self.model.vocabulary)).from_address(at)
             whole = torch.frombuffer(made, dtype=torch.float32).view(rows, -1)
@@ -123,6 +124,12 @@ def _parameters(llama: Any, room: Room) -> Any:
         found.type_k, found.type_v = llama.GGML_TYPE_F16, BF16
         found.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
     return found
+
+
+def _address_of_logits(llama: Any) -> Any:
+    """llama_get_logits, as a number: a pointer object takes as long to make as a small row to read."""
+    at = ctypes.cast(llama.llama_get_logits, ctypes.c_void_p).value or 0
+    return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(at)
 
 
 class _Batch:

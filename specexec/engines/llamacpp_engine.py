@@ -15,7 +15,7 @@ ROUNDING = {True: 1e-4, False: 0.1}  # of fp32 weights, of others: as in device.
 
 
 class LlamacppEngine(TreeEngine):
-    """Implements Engine.
+    """Implements Target.
 
     vocabulary: ids that the tokenizer can produce. cell_bytes: of keys and values of one position. wide: weights are fp32, and
     so are they. tree: nodes, 2 to MOST: one more than there can be leaves for.
@@ -40,6 +40,13 @@ class LlamacppEngine(TreeEngine):
         except BaseException:
             self.sequences.forget()
             raise
+
+    def _extended(self, token: int) -> torch.Tensor:
+        cache = self.sequences
+        logits = self.context.evaluate((token,), (cache.length,), cache.whole, 1)
+        cache.append(token)
+        self.passes += 1
+        return logits
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return states

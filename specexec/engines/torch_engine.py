@@ -49,7 +49,7 @@ def _rounding(cache: KVCache, dtype: torch.dtype) -> float:
 
 
 class TorchEngine(WeightsEngine):
-    """Implements Engine. source: tensors by their published names, matrices in a dtype or as rowmajor codes and scales.
+    """Implements Target. source: tensors by their published names, matrices in a dtype or as rowmajor codes and scales.
 
     config: one that families.admit returned. stop: asked between layers; True raises Interrupted.
     """

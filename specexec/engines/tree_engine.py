@@ -1,7 +1,8 @@
 """What every engine over a KV cache does: settle it, evaluate what is missing with the tree, read logits in blocks."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -21,7 +22,7 @@ def rows_read(vocabulary: int) -> int:
 
 
 class TreeEngine(ABC):
-    """Implements Engine but for the arithmetic.
+    """Implements Target but for the arithmetic.
 
     rounding: logits closer than this may trade places when the shape of the passes changes.
     passes: forwards of the whole model so far, each of which streams every weight once.
@@ -80,6 +81,23 @@ class TreeEngine(ABC):
         parents = [above if p == ROOT else p + len(missing) for p in tree.parents[first:]]
         states = self._evaluate([*missing, *tree.tokens[first:]], [*range(ROOT, above), *parents], len(missing))
         self._read(states, reader, first)
+
+    def extend(self, token: int, pick: Callable[[torch.Tensor], int | None], seconds: float) -> None:
+        until = time.perf_counter() + seconds
+        root = DraftTree((token,))
+        self._check_room(root)
+        self._settle(root, 0)
+        following: int | None = token
+        while following is not None and self.cache.length < self.limits.context:
+            following = pick(self._extended(following))
+            if time.perf_counter() > until:
+                return
+
+    def _extended(self, token: int) -> torch.Tensor:
+        """fp32[1, vocabulary] of one more committed token; there is no tree."""
+        logits = self._logits(self._evaluate([token], [ROOT], 0))
+        self.cache.rebase([0])
+        return logits
 
     def _check_room(self, tree: DraftTree) -> None:
         if len(self._tokens) + len(tree) <= self.limits.context:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -17,7 +17,7 @@ WINDOW_TREE = 256  # over a window: what a small model reads in one pass adds to
 
 
 class WeightsEngine(TreeEngine):
-    """Implements Engine but for the arithmetic, which asks the cache for attention."""
+    """Implements Target but for the arithmetic, which asks the cache for attention."""
 
     cache: KVCache
 
@@ -46,6 +46,10 @@ class WeightsEngine(TreeEngine):
     @torch.inference_mode()
     def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
         super().forward(tree, reader, first)
+
+    @torch.inference_mode()
+    def extend(self, token: int, pick: Callable[[torch.Tensor], int | None], seconds: float) -> None:
+        super().extend(token, pick, seconds)
 
     def _states(self, tokens: Sequence[int], parents: Sequence[int], root: int | None) -> torch.Tensor:
         return self._hidden(tokens, parents, root)[len(tokens) if root is None else root :]

@@ -79,6 +79,16 @@ class Sequences(Grown):
         self._held[sequence] = self.length
         return sequence
 
+    @property
+    def whole(self) -> tuple[tuple[int]]:
+        """Of one more row below all committed ones, where there is no tree: what begin() would say."""
+        return ((self._held.index(self.length),),)
+
+    def append(self, token: int) -> None:
+        """That row is committed."""
+        self._held[self._held.index(self.length)] += 1
+        self._tokens.append(token)
+
     def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
         super().admit(tokens, parents)
         self._lines = self._coming

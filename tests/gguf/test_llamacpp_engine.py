@@ -19,6 +19,7 @@ from specexec.tree import ROOT, DraftTree
 from tests.conftest import SHARED
 from tests.gguf.conftest import F32, Q8
 from tests.models import chain, expected, read, tree_of
+from tests.specexec.engines.test_extend import passes
 
 pytestmark = pytest.mark.usefixtures("llamacpp", "stories")
 
@@ -92,6 +93,28 @@ def test_a_tree_has_the_logits_of_its_chains(file: str) -> None:
         for end in range(len(path)):  # token by token, as plain decoding does
             lone.sync([*tokens, *(tree.tokens[node] for node in path[:end])])
             assert float((read(lone, chain(tree.tokens[path[end]]))[0] - found[path[end]]).abs().max()) < SAME
+
+
+@pytest.mark.parametrize(("file", "most"), [(F32, EXACT), (Q8, 0.0)])
+def test_plain_passes_one_below_the_other_say_what_lone_trees_say(file: str, most: float) -> None:
+    tokens, quick, slow = [1, 403, 407, 261], engine(file), engine(file)
+    quick.sync(tokens)
+    read(quick, WIDE_TREE)
+    for path in ((300, 15, 35), (300, 12)):  # the tree's own, whose rows then lie apart; and another
+        tokens = [*tokens, *path]
+        for target in (quick, slow):
+            target.sync(tokens)
+            read(target, chain(WIDE_TREE.tokens[0]))
+        written, rows = passes(quick, 77, 20)
+        for token, row in zip((77, *written), rows, strict=False):
+            slow.sync(tokens)
+            assert float((read(slow, chain(token))[0] - row).abs().max()) <= most
+            tokens = [*tokens, token]
+        quick.sync(tokens)
+        assert quick.missing == 0
+        slow.cache.truncate(0)
+        slow.sync(tokens)
+        assert float((read(quick, WIDE_TREE) - read(slow, WIDE_TREE)).abs().max()) <= most
 
 
 @pytest.mark.parametrize("length", [4, 300])  # from 257 cells on llama.cpp may share out a single row among threads

@@ -1,5 +1,6 @@
 """The decode loop and its figures, with toy engines whose every distribution is known."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -8,13 +9,15 @@ import pytest
 import torch
 
 from specexec.answer import Answer, Endings
+from specexec.budget import Auto
 from specexec.budget import Fixed as Always
 from specexec.decode import Step, decode
 from specexec.drafters.grow import Grow, Nothing
 from specexec.drafters.model import ModelExpander
+from specexec.errors import Interrupted
 from specexec.noise import Noise
 from specexec.report import Report
-from specexec.roles import Drafter, Limits, Reader, Worth
+from specexec.roles import Drafter, Limits, Pass, Reader, Worth
 from specexec.sampling import Sampling
 from specexec.tree import ROOT, DraftTree
 from specexec.verify import Picks, Verdict
@@ -26,7 +29,7 @@ START = 5  # the prompt; blocks are counted from behind it
 
 
 class ToyEngine:
-    """Implements Engine: a token's distribution depends on those before it in its block of three.
+    """Implements Target: a token's distribution depends on those before it in its block of three.
 
     table: fp32[1 + 6 + 36, 6], the logits after nothing, after one token, after two.
     """
@@ -51,6 +54,16 @@ class ToyEngine:
             above = blocks[tree.parents[node]]
             blocks.append([*above, tree.tokens[node]] if len(above) < BLOCK - 1 else [])
         reader(first, self.table[[row_of(block) for block in blocks[first:]]])
+
+    def extend(self, token: int, pick: Callable[[torch.Tensor], int | None], seconds: float) -> None:
+        following: int | None = token
+        until = time.perf_counter() + seconds
+        while following is not None:
+            rows: list[torch.Tensor] = []
+            self.forward(DraftTree((following,)), lambda _, logits: rows.append(logits))  # noqa: B023
+            self._tokens, following = [*self._tokens, following], pick(rows[0])
+            if time.perf_counter() > until:
+                return
 
 
 def row_of(block: Sequence[int]) -> int:
@@ -155,6 +168,70 @@ def test_the_cache_holds_all_but_the_pending_token_which_is_the_root(make: Calla
 
 def test_plain_decoding_takes_a_pass_a_token() -> None:
     assert len(steps(ToyEngine(table(0)), Nothing(), answer_of(20))) == 20
+
+
+# A stretch of plain passes
+
+
+SAMPLINGS = [Sampling(temperature=0.0), Sampling(), Sampling(temperature=0.7, top_k=3), Sampling(top_p=0.8)]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_plain_passes_that_take_no_time_come_together_and_write_the_same(sampling: Sampling) -> None:
+    one_by_one, together = answer_of(40), answer_of(40)
+    first = steps(ToyEngine(table(0)), Nothing(), one_by_one, sampling)
+    taken = steps(ToyEngine(table(0)), Nothing(), together, sampling, budget=0)
+    assert (len(first), sum(step.passes for step in taken)) == (40, 40)
+    assert len(taken) < 20
+    assert (together.ids, together.text) == (one_by_one.ids, one_by_one.text)
+    margins = [margin for step in taken for margin in step.verdict.margins]
+    assert margins == pytest.approx([step.verdict.margins[0] for step in first])
+
+
+def test_slow_plain_passes_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specexec.decode.AT_ONCE", 0.0)
+    assert len(steps(ToyEngine(table(0)), Nothing(), answer_of(20), budget=0)) == 20
+
+
+def test_a_stretch_ends_at_an_end() -> None:
+    target, answer = always(1, 2, 3), Answer(Letters(), [START], Endings(frozenset({3}), 10_000))
+    steps(target, Nothing(), answer, Sampling(temperature=0.0), budget=0)
+    assert (answer.ids, answer.stop_reason, len(target.calls)) == ([1, 2], "eos", 3)
+
+
+def test_a_stop_string_within_a_stretch_ends_the_text_there() -> None:
+    answer = answer_of(40, stops=("db",))
+    steps(always(1, 2, 3), Nothing(), answer, Sampling(temperature=0.0), budget=0)
+    assert (answer.ids, answer.text, answer.stop_reason) == ([1, 2], "bc", "stop")
+
+
+def test_penalties_change_with_every_token_so_there_is_no_stretch() -> None:
+    answer, forbid = answer_of(VOCABULARY), Sampling(temperature=0.0, presence_penalty=1_000.0)
+    assert len(steps(always(1, 2, 3), Nothing(), answer, forbid, budget=0)) == VOCABULARY
+    assert sorted(answer.ids) == list(range(VOCABULARY))
+
+
+def test_ctrl_c_in_a_stretch_loses_nothing_that_was_picked() -> None:
+    class Stopped(ToyEngine):
+        def forward(self, tree: DraftTree, reader: Reader, first: int = 0) -> None:
+            if len(self.calls) == 5:
+                raise Interrupted
+            super().forward(tree, reader, first)
+
+    answer, before = answer_of(40), answer_of(5)
+    with pytest.raises(Interrupted):
+        steps(Stopped(table(0)), Nothing(), answer, budget=0)
+    steps(ToyEngine(table(0)), Nothing(), before, budget=0)
+    assert (answer.ids, answer.text) == (before.ids, before.text)
+
+
+def test_a_budget_that_sleeps_says_for_how_long() -> None:
+    budget, passes = Auto(64), []
+    for _ in range(10):
+        passes.append(budget.worth(0).passes)
+        for _ in range(passes[-1]):
+            budget.learn(Pass(0, 1, 1, 0.0, 0.1))
+    assert passes == [1, 1, 1, 1, 1, 3, 1, 7, 1, 15]
 
 
 def test_a_perfect_greedy_draft_of_five_nodes_takes_a_pass_for_six_tokens() -> None:
