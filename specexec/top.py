@@ -38,18 +38,18 @@ def winner(x: torch.Tensor, noise: Sequence[torch.Tensor] = (), known: Best | No
 
     known: the best of x, if somebody has them: our kernel's begin with the winner, torch's put a tie in any order.
     """
-    if known is not None and not noise and _ordered(x):
+    if known is not None and not noise and ordered(x):
         return _first(known.values, known.ids)
     if x.shape[0] == 1 and x.is_cpu:
         row = x.numpy()[0]
         return _lone(row + noise[0].numpy() if noise else row.copy())
-    if _ordered(x):
+    if ordered(x):
         return _first(*logits.read(x, 2, noise, 1.0, 1.0, None))
     token, lead = _winners(x + torch.stack(list(noise)) if noise else x)
     return Winner(token.tolist(), lead.tolist())
 
 
-def _ordered(x: torch.Tensor) -> bool:
+def ordered(x: torch.Tensor) -> bool:
     """Whether our kernel ranks such rows: equal entries by id."""
     return x.shape[-1] > 1 and logits.fits(x, 2)
 

@@ -65,6 +65,23 @@ def read(
     return values, ids
 
 
+class First:
+    """The largest entry of a row of so many, and its lead, as `read` says of two: for rows one after another."""
+
+    def __init__(self, columns: int) -> None:
+        self._values, self._ids = (ctypes.c_float * 2)(), (ctypes.c_int64 * 2)()
+        ids, values = ctypes.addressof(self._ids), ctypes.addressof(self._values)
+        self._of = table.Logits(0, None, ids, values, None, 1, columns, columns, 2, 1.0, 1.0, table.threads())
+        self._read, self._asked = table.needed().read, ctypes.byref(self._of)
+
+    def __call__(self, row: torch.Tensor) -> tuple[int, float]:
+        """Of fp32[1, columns] that `fits`; the lead is rounded to fp32, as all are."""
+        self._of.x = row.data_ptr()
+        self._read(self._asked)
+        most, second = self._values
+        return self._ids[0], ctypes.c_float(most - second).value
+
+
 def guess(x: torch.Tensor, k: int, ranking: Ranking, temperature: float, off: Off, kept: torch.Tensor) -> Guesses:
     """The k <= V first of fp32 x[n, V], where z is x over the temperature and what it is off by.
 

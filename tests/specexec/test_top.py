@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specexec.top import best, top, winner
+from specexec.kernels.logits import First
+from specexec.top import best, ordered, top, winner
 from tests.kernels import PLAIN, threads
 
 SIZES = [1, 2, 63, 64, 65, 130, 1_000, 1_025, 2_049, 5_000, 9_000, 50_257]
@@ -51,6 +52,14 @@ def test_a_row_alone_is_as_one_of_several(x: torch.Tensor) -> None:
     x[:, 0] = 0.0  # something is finite
     alone = [winner(row[None]) for row in x]
     assert winner(x) == ([one.token[0] for one in alone], [one.lead[0] for one in alone])
+
+
+@given(many)
+def test_rows_one_after_another_have_the_same_winners(x: torch.Tensor) -> None:
+    x[:, 0] = 0.0
+    if ordered(x):
+        first, wanted = First(x.shape[-1]), winner(x)
+        assert [first(row[None]) for row in x] == list(zip(*wanted, strict=True))
 
 
 @given(many)
