@@ -36,7 +36,7 @@ lint: .venv/.done
 	$(BIN)/mypy
 
 test: setup lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup lint
 	$(BIN)/pytest -m slow

@@ -83,15 +83,14 @@ class TreeEngine(ABC):
         self._read(states, reader, first)
 
     def extend(self, token: int, pick: Callable[[torch.Tensor], int | None], seconds: float) -> None:
-        until = time.perf_counter() + seconds
-        root = DraftTree((token,))
-        self._check_room(root)
-        self._settle(root, 0)
-        following: int | None = token
-        while following is not None and self.cache.length < self.limits.context:
+        until, picked = time.perf_counter() + seconds, list[int | None]()
+        self.forward(DraftTree((token,)), lambda _, logits: picked.append(pick(logits)))
+        following = picked[0]
+        if following is None or time.perf_counter() > until:
+            return
+        self.cache.rebase(range(len(self.cache.branches)))  # a cache may have lost more than it seemed to `missing`
+        while following is not None and time.perf_counter() <= until and self.cache.length < self.limits.context:
             following = pick(self._extended(following))
-            if time.perf_counter() > until:
-                return
 
     def _extended(self, token: int) -> torch.Tensor:
         """fp32[1, vocabulary] of one more committed token; there is no tree."""

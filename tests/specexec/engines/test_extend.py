@@ -10,7 +10,7 @@ import torch
 from specexec.errors import ContextFull, Interrupted
 from specexec.roles import Target
 from tests import models, quantised
-from tests.models import CONTEXT, chain, read, saved, tree_of
+from tests.models import CONTEXT, VOCABULARY, chain, read, save, saved, tree_of
 
 PROMPT = [5, 17, 60, 3, 42, 9]
 FORKED = tree_of([7, 8, 9, 10, 11], [-1, 0, 0, 1, 2])
@@ -50,15 +50,21 @@ def begun(make: Make, folder: Path, **others: Any) -> Any:
     return target
 
 
+def same_as_lone_trees(quick: Any, slow: Any, text: list[int]) -> list[int]:
+    """What both write below `text`, which `quick` is synced to; 7 is pending."""
+    tokens, rows = passes(quick, 7, 18)
+    written = [7]
+    for token, row in zip(tokens, rows, strict=True):
+        slow.sync([*text, *written[:-1]])
+        assert torch.equal(read(slow, chain(written[-1]))[0], row)
+        written.append(token)
+    return written
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral"])  # a whole context, and a window that rows slide out of
 def test_it_says_what_lone_trees_say_and_leaves_what_they_leave(family: str, make: Make) -> None:
     quick, slow = begun(make, saved(family)), begun(make, saved(family))
-    tokens, rows = passes(quick, 7, 24)
-    written = [7]
-    for token, row in zip(tokens, rows, strict=True):
-        slow.sync([*PROMPT, *written[:-1]])
-        assert torch.equal(read(slow, chain(written[-1]))[0], row)
-        written.append(token)
+    written = same_as_lone_trees(quick, slow, PROMPT)
     for target in (quick, slow):
         target.sync([*PROMPT, *written[:-1]])
     assert quick.missing == 0
@@ -74,6 +80,22 @@ def test_what_the_text_did_not_take_is_cut(make: Make) -> None:
         each.sync([*PROMPT, 7, *tokens[:3], 50])
     assert target.missing == 1
     assert torch.allclose(read(target, FORKED), read(other, FORKED), atol=1e-4)
+
+
+@pytest.mark.parametrize("kv", ["int8", "int4"])
+def test_rows_that_a_cut_took_along_are_read_again(kv: str, compiled: None, tmp_path: Path) -> None:
+    """A cut within a group of quantised keys and values: `missing` does not know of it."""
+    folder = save("llama", tmp_path, max_position_embeddings=1024)
+    target, other = (quantised_engine(folder, kv=kv) for _ in range(2))
+    text = [(7 * i * i + i // 3) % VOCABULARY for i in range(420)]
+    target.sync(text)
+    read(target, FORKED)
+    target.sync([*text, 7, 8])
+    read(target, FORKED)
+    target.sync(text[:200])
+    assert target.missing == 0
+    same_as_lone_trees(target, other, text[:200])
+    assert target.passes == 2 + 18
 
 
 def test_the_time_ends_it(make: Make) -> None:
