@@ -12,7 +12,7 @@ from specexec.verify import Verdict, pick
 
 
 class Stretch:
-    """Implements Pick. position: where the first picked token will stand. most: tokens. ends: ids that end an answer."""
+    """What `Target.extend` picks with. position: of the first token. most: of them. ends: ids that end an answer."""
 
     def __init__(self, position: int, sampling: Sampling, noise: Noise, most: int, ends: frozenset[int]) -> None:
         self.position, self.sampling, self.noise, self.most, self.ends = position, sampling, noise, most, ends

@@ -42,9 +42,12 @@ class LlamacppEngine(TreeEngine):
             raise
 
     def _extended(self, token: int) -> torch.Tensor:
-        cache = self.sequences
-        logits = self.context.evaluate((token,), (cache.length,), cache.whole, 1)
-        cache.append(token)
+        try:
+            logits = self.context.evaluate((token,), (self.sequences.length,), self.sequences.lone(), 1)
+        except BaseException:
+            self.sequences.forget()
+            raise
+        self.sequences.append(token)
         self.passes += 1
         return logits
 

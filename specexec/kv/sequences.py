@@ -79,15 +79,17 @@ class Sequences(Grown):
         self._held[sequence] = self.length
         return sequence
 
-    @property
-    def whole(self) -> tuple[tuple[int]]:
-        """Of one more row below all committed ones, where there is no tree: what begin() would say."""
-        return ((self._held.index(self.length),),)
+    def lone(self) -> tuple[tuple[int]]:
+        """What begin() would say of one row below all committed ones, where there is no tree; `append` commits it."""
+        whole = self._held.index(self.length)
+        self._coming = {whole: []}
+        return ((whole,),)
 
     def append(self, token: int) -> None:
-        """That row is committed."""
-        self._held[self._held.index(self.length)] += 1
+        (whole,) = self._coming
+        self._held[whole] += 1
         self._tokens.append(token)
+        self._coming = {}
 
     def admit(self, tokens: Sequence[int], parents: Sequence[int]) -> None:
         super().admit(tokens, parents)

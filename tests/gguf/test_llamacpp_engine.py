@@ -158,6 +158,33 @@ def test_the_context_ends_where_it_was_said_to() -> None:
         read(target, chain(300))
 
 
+@pytest.mark.parametrize("at", [1, 2, 40])  # before the pass, at its first operation, and at a later one
+def test_ctrl_c_between_plain_passes_leaves_what_was_picked_from(at: int) -> None:
+    pressed, picked, tokens = {"at": 0, "asked": 0}, list[int](), [1, 403, 407]
+
+    def stop() -> bool:
+        pressed["asked"] += 1
+        return pressed["asked"] == pressed["at"]
+
+    def pick(logits: torch.Tensor) -> int:
+        picked.append(int(logits[0].argmax()))
+        if len(picked) == 4:
+            pressed.update(at=at, asked=0)
+            target.context._seconds = 0  # a pass of which nothing is known may be slow
+        return picked[-1]
+
+    target, other = engine(stop=stop), engine()
+    target.sync(tokens)
+    with pytest.raises(Interrupted):
+        target.extend(300, pick, 60.0)
+    assert (len(picked), pressed["asked"]) == (4, at)
+    tokens = [*tokens, 300, *picked[:3]]
+    for each in (target, other):
+        each.sync(tokens)
+    assert target.missing == 0
+    assert float((read(target, WIDE_TREE) - read(other, WIDE_TREE)).abs().max()) < EXACT
+
+
 def test_ctrl_c_leaves_what_was_before_and_the_pass_can_be_made_again() -> None:
     pressed = {"at": 0, "asked": 0}
 
