@@ -141,7 +141,7 @@ class Answer:
     def _release(self) -> str:
         if self.stop_reason not in (None, "stop"):
             self._flush()
-        end = len(self.text) - (self._held() if self.endings.stops and self.stop_reason is None else 0)
+        end = len(self.text) - (self._held() if self.stop_reason is None else 0)
         fresh, self._shown = self.text[self._shown : end], max(self._shown, end)
         return fresh
 

@@ -56,8 +56,6 @@ class DraftTree:
     def __post_init__(self) -> None:
         if not len(self.tokens) == len(self.parents) == len(self.score) == len(self.source):
             raise ValueError("tokens, parents, score and source differ in length")
-        if len(self.tokens) == 1 and self.parents == (ROOT,):
-            return
         if not self.tokens or self.parents[0] != ROOT or any(not 0 <= p < i for i, p in enumerate(self.parents) if i):
             raise ValueError("node 0 is the only root, and parents come before their children")
         if len({*zip(self.parents, self.tokens, strict=True)}) != len(self.tokens):
