@@ -21,17 +21,12 @@ class Stretch:
         self._pick: Callable[[torch.Tensor], tuple[int, float]] | None = None
 
     def __call__(self, logits: torch.Tensor) -> int | None:
-        if self._pick is None:
-            self._pick = First(logits.shape[-1]) if self._bare and ordered(logits) else self._sampled
+        if self._pick is None:  # greedy picks are the largest logits
+            self._pick = First(logits.shape[-1]) if self.noise.silent and ordered(logits) else self._sampled
         token, margin = self._pick(logits)
         self.tokens.append(token)
         self.margins.append(margin)
         return None if token in self.ends or len(self.tokens) >= self.most else token
-
-    @property
-    def _bare(self) -> bool:
-        """Whether the largest logit is the pick."""
-        return self.noise.silent and not self.sampling.filters and self.sampling.divisor == 1
 
     def _sampled(self, logits: torch.Tensor) -> tuple[int, float]:
         noise = [] if self.noise.silent else [self.noise.at(self.position + len(self.tokens))]

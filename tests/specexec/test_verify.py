@@ -232,7 +232,7 @@ def wrong() -> Drafter:
 
 
 class Foreseen:
-    """Implements Drafter: what the target will write, one token of 24 wrong. A pass takes many draws."""
+    """Implements Drafter: what the target will write, every eighth token wrong. A pass takes many draws."""
 
     def __init__(self) -> None:
         law = np.stack([nucleus(row) for row in TARGET.double().numpy()])
@@ -242,7 +242,7 @@ class Foreseen:
         text = list(context)
         for position in range(len(context), len(context) + worth.budget):
             row = row_of(text[1 + (position - 1) // BLOCK * BLOCK :])
-            text.append((int((self.log_p[row] + noise.at(position).numpy()).argmax()) + (position % 24 == 0)) % VOCABULARY)
+            text.append((int((self.log_p[row] + noise.at(position).numpy()).argmax()) + (position % 8 == 0)) % VOCABULARY)
         n = worth.budget + 1
         return DraftTree(tuple(text[-n:]), tuple(range(ROOT, n - 1)), (0.0,) * n, ("test",) * n)
 
@@ -254,7 +254,7 @@ class Foreseen:
 
 
 SAMPLED: dict[str, tuple[Callable[[], Drafter], int, int]] = {  # (drafter, answers, budget)
-    "plain": (Nothing, 20, 5), "good": (good, 20, 5), "wrong": (wrong, 20, 5), "foreseen": (Foreseen, 180, 23)}
+    "plain": (Nothing, 20, 5), "good": (good, 20, 5), "wrong": (wrong, 20, 5), "foreseen": (Foreseen, 180, 7)}
 
 
 def draws(make: Callable[[], Drafter], first: int, answers: int, target: torch.Tensor = TARGET, budget: int = 5) -> Counts:
