@@ -12,7 +12,7 @@ import numpy as np
 from specexec.drafters.setting import Setting
 from specexec.tree import ROOT
 
-RUN = 3  # tokens by which it is remembered what came after them
+RUN = 4  # tokens by which it is remembered what came after them
 
 
 class Proposal(NamedTuple):

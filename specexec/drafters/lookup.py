@@ -98,7 +98,7 @@ class Recycled:
     def learn(self, lessons: list[Lesson]) -> None:
         self.belief.learn([(self._candidates[at.node], at.pick, at.weight) for at in lessons if at.node in self._candidates])
         for at in sorted(lessons, key=lambda lesson: lesson.weight):  # the likeliest context has the last word
-            self.laws.learn(at.before, at.top_ids, np.exp(at.top_log_p))
+            self.laws.learn(at.before, at.top_ids, np.array(at.top_log_p))
 
     def _below(self, tree: Growing, node: int) -> list[Proposal]:
         law = self.laws.below(tree.before(node, self.setting.context))
