@@ -11,9 +11,10 @@ from cli import render, settings
 from cli.bench import machine
 from cli.build import open_session, versions
 from cli.drafting import SELF
+from cli.find import find
 from cli.interrupt import Interrupt
 from cli.low_bit import COPIED
-from cli.models import Model, ModelOptions, find, opened
+from cli.models import Model, ModelOptions, opened
 from cli.quality import judge, quantised_share, table, windows
 from cli.question import read_text
 from cli.session import AnswerOptions, Session

@@ -11,11 +11,12 @@ from cli.cache_file import CacheFile
 from cli.codec import Codec
 from cli.drafting import SELF, check, own, sighted, standing
 from cli.engines import Making, draft_quant, store_device
+from cli.find import find
 from cli.identity import weights
 from cli.interrupt import Interrupt
 from cli.ledger import STORE_CONTEXT, copied_sight, draft_bytes, draft_format, looked_at, positions, sizes, view_bytes
 from cli.low_bit import COPIED
-from cli.models import DRAFT_BITS, Model, ModelOptions, eos, find, opened, parameters, sampling
+from cli.models import DRAFT_BITS, Model, ModelOptions, eos, opened, parameters, sampling
 from cli.pulse import Pulse
 from cli.render import note
 from cli.session import Session

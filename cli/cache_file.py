@@ -9,10 +9,10 @@ import torch
 
 from cli.models import Model
 from offload import sealed
-from offload.convert import size
 from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
 from offload.gguf import Gguf
 from offload.sealed import Facts, Sealed
+from offload.size import size
 from offload.writing import FULL, NoRoom
 from specexec.engines.weights_engine import WeightsEngine
 from specexec.errors import Interrupted, WrongUsage

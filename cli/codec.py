@@ -8,9 +8,10 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from cli.name import is_gguf
 from cli.pieces import Pieces
 from offload.errors import DamagedFiles
-from offload.gguf import Gguf, is_gguf
+from offload.gguf import Gguf
 from offload.gguf_tokenizer import tokenizer
 from specexec.errors import WrongUsage
 from specexec.exchange import Messages

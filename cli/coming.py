@@ -17,7 +17,7 @@ from cli.reference import Reference
 from cli.subject import configured
 from offload import convert as work
 from offload.arrivals import Arrivals
-from offload.convert import size, two_lines
+from offload.convert import two_lines
 from offload.errors import Refused
 from offload.folder import CONFIG, json_object
 from offload.hub import look
@@ -26,6 +26,7 @@ from offload.lock import locked
 from offload.manifest import Identity, is_store, read_manifest
 from offload.published import Goal
 from offload.pulled import Pulled
+from offload.size import size
 from offload.tally import Tally
 from offload.writing import NoRoom
 from specexec.engines.families import admit

@@ -28,8 +28,8 @@ def convert(
         raise click.UsageError("--out and --name contradict each other.")
     if to == "bf16" and layout != "auto":
         raise click.UsageError(f"--to bf16 knows no --layout {layout}.")
+    from cli.find import find
     from cli.home import placed
-    from cli.models import find
 
     path = find(source, "target")
     blueprint = _copied(_blueprint(path, to, layout), copy)
@@ -40,17 +40,18 @@ def convert(
 def _convert(blueprint: "Blueprint", place: Path, quiet: bool) -> int:
     from cli.interrupt import INTERRUPTED
     from cli.progress import Progress, duration
-    from offload import convert as work
+    from offload.convert import convert
+    from offload.size import size
 
     progress, began = Progress(place.name, quiet), time.monotonic()
     try:
-        made = work.convert(blueprint, place, progress)
+        made = convert(blueprint, place, progress)
     except KeyboardInterrupt:
         progress.say(f"stopped at {progress.so_far}; the same command goes on from there")
         return INTERRUPTED
     finally:
         progress.clear()
-    took = f"{work.size(made)} in {duration(time.monotonic() - began)}"
+    took = f"{size(made)} in {duration(time.monotonic() - began)}"
     progress.say(f"{place.name}: {took}" if made else f"{place.name} is there already")
     click.echo(click.format_filename(place))
     return 0
@@ -107,8 +108,7 @@ def chosen_layout(given: str) -> str:
 def _place(source: str, path: Path, blueprint: "Blueprint") -> Path:
     """By the model's own name and its format; a store that is as it is wanted stays where it is."""
     from cli.home import placed
-    from cli.name import BUNDLED
-    from offload.gguf import is_gguf
+    from cli.name import BUNDLED, is_gguf
     from offload.manifest import is_store, read_manifest
 
     made = blueprint.identity

@@ -14,8 +14,8 @@ from cli.main import explain
 from cli.reasons import reasons
 from cli.recall import recall
 from cli.talk import Talk
-from offload.convert import size
 from offload.errors import OffloadError
+from offload.size import size
 from specexec.answer import Answer, Endings
 from specexec.conversation import Conversation
 from specexec.errors import WrongUsage

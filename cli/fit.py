@@ -5,9 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from cli.codec import Codec
+from cli.find import find
 from cli.home import folders, ggufs
 from cli.ledger import STORE_CONTEXT, demand, draft_bytes, positions, sizes
-from cli.models import Model, ModelOptions, find, opened, parameters
+from cli.models import Model, ModelOptions, opened, parameters
 from cli.name import BUNDLED
 from offload.errors import OffloadError
 from offload.machine import free_memory

@@ -11,13 +11,13 @@ from cli.models import DRAFT_BITS, TREE
 from cli.subject import Subject
 from cli.values import AUTO
 from offload.chunk import chunk
-from offload.convert import size
 from offload.crossover import Resident, as_large
 from offload.disk import Sample
 from offload.kept import Way, ways
 from offload.machine import BF16, Arithmetic, Calls, Machine, free_memory, measure, products
 from offload.measured import Measured
 from offload.outlook import Draft, Help, Outlook, ranked
+from offload.size import size
 from specexec.engines import attention_rate, layer_rate, rate
 from specexec.kernels.library import why_not
 from specexec.kv.quantised import BITS, UPPER

@@ -6,9 +6,8 @@ from pathlib import Path
 import platformdirs
 
 from offload.errors import Refused
+from offload.manifest import is_store
 from offload.removal import LEFT
-
-MANIFEST = "manifest.json"  # offload.manifest's, without the torch that comes with it: completion answers at once
 
 
 def home() -> Path:
@@ -42,7 +41,7 @@ def folders() -> list[Path]:
     """Of the models that are here, by name; what interrupted work left is none."""
     here = models()
     found = [path for path in here.iterdir() if path.suffix not in LEFT] if here.is_dir() else []
-    return sorted((path for path in found if (path / MANIFEST).is_file()), key=lambda path: path.name.casefold())
+    return sorted((path for path in found if is_store(path)), key=lambda path: path.name.casefold())
 
 
 def ggufs() -> list[Path]:

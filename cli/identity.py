@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from cli.codec import Codec
-from offload.gguf import Gguf, is_gguf
+from cli.name import is_gguf
+from offload.gguf import Gguf
 from offload.gguf_tokenizer import tokenizer
 from offload.manifest import is_store
 

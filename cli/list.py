@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -43,7 +44,6 @@ def _models(quiet: bool) -> Iterator[dict[str, str | int]]:
     from cli.home import folders, ggufs
     from cli.shelf import opened
     from offload.errors import OffloadError
-    from offload.gguf import Gguf
 
     yield {"name": "bundled", "format": "bf16", "size": _bundled_bytes(), "source": "with specexec"}
     for path in folders():
@@ -51,7 +51,16 @@ def _models(quiet: bool) -> Iterator[dict[str, str | int]]:
             yield _row(opened(path))
         except OffloadError as error:
             render.note(f"{error} It is not listed; specexec verify {path.name} says more.", quiet)
-    for path in ggufs():
+    if files := ggufs():
+        yield from _files(files, quiet)
+
+
+def _files(paths: Sequence[Path], quiet: bool) -> Iterator[dict[str, str | int]]:
+    from cli import render
+    from offload.errors import OffloadError
+    from offload.gguf import Gguf
+
+    for path in paths:
         try:
             file = Gguf(path)
             form = next(iter(file.bytes_by_kind), "")
@@ -67,13 +76,13 @@ def _row(of: "Shelved") -> dict[str, str | int]:
 
 
 def _bundled_bytes() -> int:
-    from cli.models import find
+    from cli.find import find
 
     return sum(file.stat().st_size for role in ("target", "draft") for file in find("bundled", role).iterdir())
 
 
 def _shown(cell: str | int) -> str:
-    from offload.convert import size
+    from offload.size import size
 
     return size(cell) if isinstance(cell, int) else cell
 
@@ -81,8 +90,8 @@ def _shown(cell: str | int) -> str:
 def _leftovers(quiet: bool) -> None:
     from cli import render
     from cli.home import models
-    from offload.convert import size
     from offload.removal import leftovers
+    from offload.size import size
 
     for left in leftovers(models()):
         render.note(f"{left.path.name}: unfinished, {size(left.nbytes)}. The same command goes on with it;"

@@ -8,9 +8,9 @@ from pathlib import Path
 from cli.models import ModelOptions
 from cli.progress import Progress, duration
 from cli.status import LONG, shows
-from offload.convert import size
 from offload.folder import Folder, Form, Hold, ResidentWeights
 from offload.plan import Placement
+from offload.size import size
 from offload.store import Store
 from offload.streamed import opened_bytes
 from offload.told import Told

@@ -1,21 +1,16 @@
-"""What the name of a model means: the bundled pair, a folder as published, a converted store, or a GGUF file."""
+"""A model as it was opened: a folder as published, a converted store, or a GGUF file; and what a person wants of it."""
 
-import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.home import folders, models
-from cli.name import BUNDLED, Name, is_path, parse
-from cli.shelf import called, nearest
-from offload.errors import NotHere, Refused
+from cli.name import BUNDLED, is_gguf
 from offload.folder import Folder, stored
 from offload.footprint import footprint
-from offload.gguf import Gguf, is_gguf
+from offload.gguf import Gguf
 from offload.manifest import is_store
 from offload.store import Store
-from specexec.errors import WrongUsage
 from specexec.sampling import Sampling
 
 TREE = 256  # rows of a pass over a store at the least: more of a prompt at once take a CPU longer than the weights do to come
@@ -57,47 +52,6 @@ class ModelOptions:
     def tree(self) -> int:
         """Rows of the largest tree that a pass over a store checks."""
         return max(TREE, (self.nodes or 0) + 1)
-
-
-def find(text: str, role: str) -> Path:
-    """The folder or GGUF file that `text` means (name.py); role: target or draft, which of the bundled pair is meant.
-
-    Raises NotHere, Refused for other files, or WrongUsage where it is no name, or means several models.
-    """
-    if text == BUNDLED:
-        return Path(str(importlib.resources.files("specexec.bundled") / role))
-    if is_path(text):
-        return _folder(Path(text).expanduser())
-    if is_gguf(Path(text)):
-        return next((path for path in (Path(text), models() / text) if path.exists()), Path(text))
-    name = parse(text)
-    exact = models() / name.model
-    if name == Name(text) and exact in folders():  # also one that is damaged, to be verified or removed
-        return exact
-    found = called(name)
-    if not found:
-        raise not_here(name)
-    if len(found) > 1:
-        raise WrongUsage(f'"{text}" means several models here.', hint="one of " + ", ".join(of.name for of in found))
-    return found[0].path
-
-
-def _folder(path: Path) -> Path:
-    if path.is_file() and not is_gguf(path):
-        raise Refused(f"{path} is a file; models are folders, or GGUF files.",
-                      hint="the folder that holds config.json and model.safetensors")
-    return path
-
-
-def not_here(name: Name) -> NotHere:
-    """What to say of a model that is not here: the nearest one that is, a folder of that name, or where to get it."""
-    near = nearest(name)
-    ways = [near] if near else []
-    if Path(name.model).exists():
-        ways.append(f"./{name.model}, the folder")
-    repo = replace(name, format=None) if "/" in name.model else "ORG/NAME"
-    ways.append(f"specexec pull {repo}" + (f" --to {name.format}" if name.format else ""))
-    return NotHere(f'no model "{name}" here.', hint=", or ".join(ways))
 
 
 def opened(path: Path) -> Model:

@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from specexec.errors import WrongUsage
+from specexec.kinds import KEPT
 
 BUNDLED = "bundled"
 FORMATS = ("nf4", "int8", "bf16")
-KEPT = ("q4_0", "q8_0")  # of what was a GGUF file
 BEFORE = ("hf://", "https://huggingface.co/", "huggingface.co/")
 FOREIGN = re.compile(r"(iq|q)\d\w*|fp?16|bf16|fp?32|nf4|int[48]|[2-8]-?bit|awq|gptq", re.IGNORECASE)  # other tools' formats
 
@@ -26,6 +27,10 @@ class Name:
 
 def is_path(text: str) -> bool:
     return text.startswith((".", "/", "~"))
+
+
+def is_gguf(path: Path) -> bool:
+    return path.suffix.lower() == ".gguf" and not path.is_dir()
 
 
 def parse(text: str) -> Name:

@@ -10,9 +10,9 @@ import click
 
 from cli import color, sessions, settings
 from cli.build import resolve
+from cli.find import find
 from cli.identity import identity
 from cli.lines import HINT, Lines
-from cli.models import find
 from cli.recall import Recalled, recall
 from cli.record import Record
 from cli.session import Session

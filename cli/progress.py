@@ -11,7 +11,7 @@ from threading import RLock
 import click
 
 from cli.render import note
-from offload.convert import size
+from offload.size import size
 
 WINDOW = 10.0  # seconds that a rate is taken over
 EVERY, OFTEN, SELDOM = 0.1, 2.0, 30.0  # seconds between rewritten lines; at least and at most between plain ones,

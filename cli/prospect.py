@@ -5,11 +5,11 @@ from cli.forecast import Asked, forecast
 from cli.ledger import STORE_CONTEXT, demand, positions
 from cli.models import TREE
 from cli.subject import Subject
-from offload.convert import size
 from offload.machine import free_memory
 from offload.measured import Known
 from offload.outlook import TYPICAL
 from offload.plan import plan
+from offload.size import size
 
 
 def prospect(of: Subject) -> str:

@@ -27,13 +27,14 @@ def pull(
 
     REPO is org/name[@revision][:format]. Stopped, the same command goes on where it was.
     """
-    from cli.coming import Coming, Manner
     from cli.interrupt import INTERRUPTED
     from cli.reference import reference
     from cli.render import note
     from offload.hub_errors import check_online
 
-    check_online(offline)
+    check_online(offline)  # torch, which the next line loads, would be two seconds of waiting for a no
+    from cli.coming import Coming, Manner
+
     manner = Manner(keep_source, dry_run, yes, quiet)
     try:
         with ExitStack() as stack:
@@ -121,7 +122,7 @@ def _draft(target: "Coming", repo: str, stack: ExitStack) -> "Coming":
 
 def _list(coming: "list[Coming]") -> int:
     """Files and bytes, on stdout."""
-    from offload.convert import size
+    from offload.size import size
 
     for name, nbytes in (file for one in coming for file in one.files()):
         click.echo(f"{size(nbytes):>10}  {name}")

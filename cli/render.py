@@ -60,7 +60,7 @@ def wants_stats(given: bool | None, quiet: bool) -> bool:
 
 def stats(made: "Generation", options: "AnswerOptions") -> str:
     """One line: what the answer cost, and the seed that repeats it."""
-    from offload.convert import size
+    from offload.size import size
 
     report, tokens = made.report, len(made.answer.ids)
     rate = f"{tokens / made.seconds:.1f} tokens/s" if made.seconds else "no time"

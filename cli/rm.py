@@ -34,8 +34,8 @@ def rm(names: Sequence[str], partial: bool, yes: bool, quiet: bool) -> int:
 
 def _removable(name: str) -> Path:
     """Raises NotHere, Refused for what specexec did not make, or DamagedFiles where, elsewhere, that cannot be told."""
+    from cli.find import find
     from cli.home import models
-    from cli.models import find
     from cli.name import BUNDLED
     from offload.errors import NotHere, Refused
     from offload.manifest import is_store
@@ -56,7 +56,7 @@ def _removable(name: str) -> Path:
 def _remove(paths: Sequence[Path], yes: bool, quiet: bool) -> int:
     from cli import render
     from offload import removal
-    from offload.convert import size
+    from offload.size import size
 
     freed = {path: size(removal.disk_bytes(path)) for path in paths}
     if not _agreed(", ".join(f"{path.name} ({freed[path]})" for path in paths), yes):
@@ -71,8 +71,8 @@ def _remove_leftovers(yes: bool, quiet: bool) -> int:
     from cli import render
     from cli.home import models
     from offload import removal
-    from offload.convert import size
     from offload.errors import OffloadError
+    from offload.size import size
 
     found, failed = removal.leftovers(models()), 0
     if not found:

@@ -8,7 +8,7 @@ from cli.cache_file import CacheFile
 from cli.codec import Codec
 from cli.interrupt import Interrupt
 from cli.pulse import Pulse
-from offload.convert import size
+from offload.size import size
 from offload.stream import Streaming
 from specexec.answer import Answer, Endings
 from specexec.budget import Auto, Fixed

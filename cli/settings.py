@@ -10,7 +10,8 @@ import click
 from click.core import ParameterSource
 
 from cli.codec import Codec
-from cli.models import ModelOptions, find
+from cli.find import find
+from cli.models import ModelOptions
 from cli.question import read_text
 from cli.session import AnswerOptions
 from cli.values import AUTO

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from cli.find import find
 from cli.home import placed
-from cli.models import find
 from cli.name import BUNDLED
 from cli.progress import Progress
 from offload.blueprint import Blueprint
-from offload.convert import convert, size
+from offload.convert import convert
 from offload.errors import NotHere, Refused
 from offload.expand import expanded
 from offload.expansion import Expansion
@@ -21,6 +21,7 @@ from offload.folder import Folder
 from offload.low_bit import with_copy
 from offload.manifest import is_store, read_manifest
 from offload.shape import DRAFTS, SHAPES, Shape, exact
+from offload.size import size
 from offload.store import Store
 
 

@@ -33,11 +33,13 @@ def show(model: str, as_json: bool) -> int:
 
 
 def described(name: str) -> dict[str, Any]:
+    from cli.find import find
+
+    path = find(name, "target")  # torch, which the next lines load, would be two seconds of waiting for a no
     from cli import fit
     from cli.codec import Codec
-    from cli.models import find, opened, parameters
+    from cli.models import opened, parameters
 
-    path = find(name, "target")
     model = opened(path)
     return {
         "name": path.name if name != "bundled" else name, **_kept(model), "parameters": parameters(model),
@@ -49,9 +51,9 @@ def described(name: str) -> dict[str, Any]:
 
 def _kept(model: "Model") -> dict[str, Any]:
     """How the weights are kept, and where they are from."""
-    from offload.convert import size
     from offload.folder import stored
     from offload.gguf import Gguf
+    from offload.size import size
     from offload.store import Store
 
     if isinstance(model, Store):
@@ -78,7 +80,7 @@ def _sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(name: str, value: Any) -> str:
-    from offload.convert import size
+    from offload.size import size
 
     if value == []:
         return "none"

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cli.find import find
 from cli.keeping import kind
 from cli.ledger import resident_weights, sizes
 from cli.low_bit import KIND, copy_bytes
-from cli.models import ModelOptions, find, opened
+from cli.models import ModelOptions, opened
+from cli.name import is_gguf
 from offload.folder import Folder, json_object, stored
 from offload.footprint import Footprint, footprint
-from offload.gguf import Gguf, is_gguf
+from offload.gguf import Gguf
 from offload.store import Store
 from specexec.engines.architecture import Architecture
 from specexec.engines.device import DTYPES, choose_dtype

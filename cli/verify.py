@@ -17,8 +17,8 @@ from cli.option import act
 def verify(model: str | None, repair: bool, offline: bool, quiet: bool) -> int:
     """Compare every file of MODEL, or of all, with its sha256."""
     from cli import home, render
+    from cli.find import find
     from cli.main import explain
-    from cli.models import find
     from offload.errors import OffloadError
 
     if repair:
@@ -44,8 +44,8 @@ def _verify(path: Path, repair: bool, quiet: bool) -> None:
     from cli.mend import mend
     from cli.progress import Progress
     from offload import verify as work
-    from offload.convert import size
     from offload.manifest import read_manifest
+    from offload.size import size
 
     progress, manifest = Progress(path.name, quiet), read_manifest(path)
     try:

@@ -13,6 +13,7 @@ from offload.journal import Partial
 from offload.lock import locked
 from offload.manifest import NAME, Entry, Identity, Manifest, is_store, read_manifest
 from offload.sheet import workers
+from offload.size import size
 from offload.writing import FULL, NoRoom, entry_of, settle, write
 
 SPARE = 2**20  # bytes for the manifest and the journal
@@ -163,7 +164,3 @@ def two_lines(out: Path, total: int = 0) -> Iterator[None]:
         raise OffloadError(what, hint="a folder that can be written: --out PATH, or SPECEXEC_HOME=PATH") from error
 
 
-def size(count: int) -> str:
-    """Of bytes, rounded up."""
-    unit, name = (10**9, "GB") if count >= 10**9 else (10**6, "MB")
-    return f"{-(-count * 10 // unit) / 10:.1f} {name}"

@@ -17,7 +17,7 @@ from offload.errors import Refused
 from offload.folder import EMBEDDING, HEAD, LAYERS, Folder
 from offload.shape import Shape, check, copies
 from offload.woven import Given, Padded, Woven
-from specexec.formats import GROUP
+from specexec.kinds import GROUP
 
 MATRICES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
             "mlp.down_proj")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from specexec.formats import BITS, GROUP, SHARED, TILE
+from specexec.kinds import BITS, GROUP, SHARED, TILE
 
 PAGE, ALIGNED = 4096, 64
 HEADER = 2 * PAGE  # a store file's, at most

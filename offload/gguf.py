@@ -13,7 +13,6 @@ from offload.errors import DamagedFiles, NotHere, OffloadError, Refused
 from offload.gguf_config import config
 from offload.parts import read
 
-SUFFIX = ".gguf"
 PLAIN = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}  # by their numbers in the file; all others are blocks
 FACTORS = "rope_freqs.weight"
 AGAIN = "fetch the file again"
@@ -30,10 +29,6 @@ def kinds() -> Mapping[int, str]:
     from transformers.integrations.gguf.dequant import GGML_NAME
 
     return {**GGML_NAME, 0: "F32", 1: "F16", 30: "BF16"}
-
-
-def is_gguf(path: Path) -> bool:
-    return path.suffix.lower() == SUFFIX and not path.is_dir()
 
 
 class Gguf:

@@ -12,7 +12,8 @@ from offload.gguf import Gguf
 from offload.gguf_blocks import Blocks
 from offload.parts import Part, Quantise, Source
 from offload.published import Goal
-from specexec.formats import BITS, SHARED, pack
+from specexec.formats import pack
+from specexec.kinds import BITS, SHARED
 
 KEEP = "keep"
 NUMBERS: Mapping[int, str] = {2: "q4_0", 8: "q8_0"}  # as gguf.kinds has them

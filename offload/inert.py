@@ -9,7 +9,8 @@ import torch
 from offload.frame import Slot
 from offload.parts import matrix_slots, steps
 from offload.woven import seeded
-from specexec.formats import GROUP, TILE, ZERO, shapes
+from specexec.formats import ZERO, shapes
+from specexec.kinds import GROUP, TILE
 
 LEAST, ABOVE = 0x0400, 0x3C00  # fp16's bits: any number from its smallest normal one up to 1, which no packer shortens
 

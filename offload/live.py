@@ -7,7 +7,7 @@ engine over these tensors has the large one's bits, where the expansion is exact
 from offload.expansion import BIASED, NORMS, Expansion
 from offload.inside import Inside, Tensors
 from offload.store import Store
-from specexec.formats import GROUP, TILE
+from specexec.kinds import GROUP, TILE
 
 
 class Live(Inside):

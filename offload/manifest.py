@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offload.errors import DamagedFiles, NotHere, Refused
-from specexec.formats import KINDS, LAYOUTS
+from specexec.kinds import BITS, LAYOUTS
 
 NAME = "manifest.json"
 FORMAT, PLAIN = 2, 1  # of stores with a low-bit copy of their layers, and of those without
@@ -138,11 +138,11 @@ def _parsed(path: Path, text: bytes, said: dict[str, Any]) -> Manifest:
 def _sane(manifest: Manifest) -> bool:
     """Whether it can be used: whoever wrote it can also make its checksum right. Raises what nonsense raises."""
     of, files = manifest.identity, manifest.files
-    kinds = (of.layout in LAYOUTS) if of.quantisation in KINDS else (of.quantisation, of.layout) == ("bf16", None)
+    kinds = (of.layout in LAYOUTS) if of.quantisation in BITS else (of.quantisation, of.layout) == ("bf16", None)
     plain = all(name == Path(name).name and name not in ("..", NAME) and not set(name) & set("\\\0") for name in files)
     sound = all(type(entry.nbytes) is int and entry.nbytes >= 0 and 0 <= entry.checksum < 2**64 for entry in files.values())
     counted = type(of.layers) is int and 0 < of.layers < len(files)
-    copied = of.copy is None or (of.copy in KINDS and of.layout is not None)
+    copied = of.copy is None or (of.copy in BITS and of.layout is not None)
     if not (counted and copied):
         return False
     copies = map(copy_name, range(of.layers)) if of.copy else ()

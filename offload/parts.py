@@ -12,7 +12,8 @@ import torch
 from offload.buffer import Span
 from offload.errors import DamagedFiles, OffloadError, Refused
 from offload.frame import Slot
-from specexec.formats import KINDS, TILE, Packed, quantise, relay, shapes
+from specexec.formats import KINDS, Packed, quantise, relay, shapes
+from specexec.kinds import TILE
 
 CHUNK = 2**24  # bytes of a source that are worked on at a time
 

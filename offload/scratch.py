@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from offload.convert import size as said
 from offload.direct import PAGE
 from offload.errors import OffloadError
+from offload.size import size as said
 from offload.writing import FULL, NoRoom
 
 Call = Callable[[int, list[memoryview], int], int]

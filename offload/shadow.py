@@ -7,7 +7,8 @@ from offload.folder import HEAD
 from offload.inside import Inside, Tensors
 from offload.store import Store
 from offload.woven import Woven
-from specexec.formats import TILE, Packed, dequantise
+from specexec.formats import Packed, dequantise
+from specexec.kinds import TILE
 
 
 class Shadow(Inside):

@@ -4,14 +4,15 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from offload.buffer import Span
 from offload.errors import DamagedFiles
-from offload.header import store_header
 from offload.manifest import CONFIG, EMBEDDING, HEAD, Entry, layer_name, read_manifest
+
+if TYPE_CHECKING:  # torch is loaded where weights are read, not where a store is looked at
+    from offload.buffer import Span
 
 GENERATION = "generation_config.json"
 
@@ -43,8 +44,10 @@ class Store:
         """Size and checksums of a file; `entry(name).checksum` is the xxh3_64 to compare with."""
         return self.manifest.files[name]
 
-    def spans(self, name: str) -> Mapping[str, Span]:
+    def spans(self, name: str) -> "Mapping[str, Span]":
         """Where the tensors of a file lie in it, in order of use; raises DamagedFiles for any changed byte of its header."""
+        from offload.header import store_header
+
         return store_header(self.path / name)
 
     @property

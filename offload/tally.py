@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from offload.blueprint import Watcher
-from offload.convert import size
 from offload.pulled import Pulled
+from offload.size import size
 
 
 class Tally:

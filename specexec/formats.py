@@ -21,16 +21,11 @@ import torch.nn.functional as F
 
 from specexec import nf4, three_bit
 from specexec.codes import joined, split
+from specexec.kinds import BITS, GROUP, KEPT, LAYOUTS, SHARED, TILE
 from specexec.levels import Levels
 
-GROUP = 64  # columns that activations, and most kinds of weights, share a scale over
-TILE = 16  # rows of a tile
 KINDS = {"nf4": torch.uint8, "int8": torch.int8, "q4_0": torch.uint8, "q8_0": torch.int8,  # and the dtype of their codes
          "3bit": torch.uint8}
-BITS = {"nf4": 4, "int8": 8, "q4_0": 4, "q8_0": 8, "3bit": 3}  # of a code
-SHARED = {"nf4": GROUP, "int8": GROUP, "q4_0": 32, "q8_0": 32, "3bit": GROUP}  # weights along K that share a scale
-KEPT = ("q4_0", "q8_0")  # of GGUF files, as they are
-LAYOUTS = ("rowmajor", "tile16")
 ZERO = {"nf4": 7, "int8": 0, "q4_0": 8, "q8_0": 0, "3bit": 3}  # the code of a weight that is zero
 TABLES: dict[str, Levels] = {"nf4": nf4.LEVELS, "3bit": three_bit.LEVELS}  # of kinds whose codes are places in one
 OF_127 = ("int8", "3bit")  # whose levels are whole numbers of 1/127, which is divided by last

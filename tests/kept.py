@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from specexec import formats
-from specexec.formats import KEPT, SHARED, Packed, pack
+from specexec.formats import Packed, pack
+from specexec.kinds import KEPT, SHARED
 
 
 def quantise(weight: torch.Tensor, kind: str, layout: str) -> Packed:

@@ -9,10 +9,10 @@ from functools import cache
 import pytest
 import torch
 
-from specexec.formats import GROUP
 from specexec.kernels import library, table
 from specexec.kernels.attention import DIMS, ROWS
 from specexec.kernels.linear import Activations
+from specexec.kinds import GROUP
 
 ULP = 2.0**-24  # the largest relative error of one fp32 rounding
 

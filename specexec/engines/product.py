@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from specexec.engines.tensors import Tensors, packed, shaped
 from specexec.errors import WrongUsage
-from specexec.formats import GROUP, Packed, dequantise
+from specexec.formats import Packed, dequantise
+from specexec.kinds import GROUP
 from specexec.nf4 import NF4
 
 DEQUANTISED = 2**25  # weights of a matrix at a time: a large one as a whole would take more than a layer's codes

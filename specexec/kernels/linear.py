@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from specexec.formats import GROUP, Packed, dequantise
+from specexec.formats import Packed, dequantise
 from specexec.kernels import table
+from specexec.kinds import GROUP
 from specexec.nf4 import NF4
 
 KINDS = {"nf4": 0, "int8": 1, "q4_0": 2, "q8_0": 3, "3bit": 4}

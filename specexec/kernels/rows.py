@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from specexec.formats import GROUP
 from specexec.kernels import table
 from specexec.kernels.linear import Activations
+from specexec.kinds import GROUP
 
 
 def norms(device: torch.device, dtype: torch.dtype) -> bool:

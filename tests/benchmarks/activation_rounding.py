@@ -21,7 +21,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from offload.folder import Folder
-from specexec.formats import GROUP, dequantise, quantise
+from specexec.formats import dequantise, quantise
+from specexec.kinds import GROUP
 from tests.benchmarks import outliers
 from tests.benchmarks.perplexity import MODELS, dev_stories
 from tests.benchmarks.quantised_perplexity import Text, texts

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cli.models import find
+from cli.find import find
 from cli.name import BUNDLED
 from offload.expand import layer
 from offload.expansion import Expansion

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.nn import functional
 
-from specexec.formats import GROUP
+from specexec.kinds import GROUP
 from tests.benchmarks.machine import prototype
 
 FOOTPRINT = 5 * 2**27  # bytes of weights gone through before any is met again: they come from memory, as a model's do

@@ -192,7 +192,7 @@ def test_one_that_was_made_otherwise_is_not_used(
     specexec: Specexec, book: Path, kept: Path, before: tuple[str, ...], after: tuple[str, ...], words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from cli.models import find
+    from cli.find import find
 
     monkeypatch.chdir(find("bundled", "draft").parent)
     given = (*ASKED, "--draft", "none", "--temperature", "0", "--cache", str(kept))

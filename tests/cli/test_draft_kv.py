@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cli.build import open_session
+from cli.find import find
 from cli.interrupt import Interrupt
 from cli.ledger import resident_weights, sizes, stands, view_bytes
-from cli.models import ModelOptions, find, opened
+from cli.models import ModelOptions, opened
 from offload.footprint import footprint
 from offload.store import Store
 from specexec.drafters.grow import Grow

@@ -7,7 +7,7 @@ import pytest
 
 from cli import fit
 from cli.build import ModelOptions, resolve
-from cli.models import find
+from cli.find import find
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from cli.build import open_session
+from cli.find import find
 from cli.interrupt import Interrupt
 from cli.ledger import draft_bytes, planned, sizes
 from cli.main import main
-from cli.models import TREE, ModelOptions, find, opened
+from cli.models import TREE, ModelOptions, opened
 from offload.errors import TooLittleMemory
 from offload.footprint import KV_GROUP, Footprint, footprint
 from offload.plan import Demand, plan

@@ -9,10 +9,11 @@ import pytest
 
 from cli.build import open_session
 from cli.engines import Making
+from cli.find import find
 from cli.interrupt import Interrupt
 from cli.ledger import copied_sight, sizes, view_bytes
 from cli.low_bit import COPIED, copy_bytes
-from cli.models import ModelOptions, find
+from cli.models import ModelOptions
 from cli.name import BUNDLED
 from cli.session import AnswerOptions, Session
 from offload.convert import convert

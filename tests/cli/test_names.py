@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import home
-from cli.models import find
+from cli.find import find
 from cli.name import Name, parse
 from offload import manifest
 from offload.errors import NotHere, Refused
@@ -121,7 +120,3 @@ def test_a_damaged_model_is_found_by_its_whole_name_alone(here: Path) -> None:
     assert find("damaged", "target") == damaged
     with pytest.raises(NotHere):
         find("damage", "target")
-
-
-def test_completion_looks_for_the_file_that_makes_a_store() -> None:
-    assert home.MANIFEST == manifest.NAME

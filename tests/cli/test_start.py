@@ -11,10 +11,10 @@ from tests.cli.test_plan import measured
 __all__ = ["measured"]
 
 
-def imported(*arguments: str, **variables: str) -> set[str]:
+def imported(*arguments: str, code: int = 0, **variables: str) -> set[str]:
     """Modules that a process of its own imported."""
     ran = process.run(*arguments, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"} | variables)
-    assert ran.returncode == 0, ran.stderr[-1000:]
+    assert ran.returncode == code, ran.stderr[-1000:]
     found = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines() if line.startswith("import time:")}
     assert "cli.main" in found
     return found
@@ -37,6 +37,18 @@ def test_what_only_says_something_needs_no_torch(arguments: tuple[str, ...]) -> 
     assert "torch" not in imported(*arguments)
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("--version",), ("plan", "bundled")], ids=" ".join)
+def test_what_is_here_is_listed_without_torch(bundled_store: Path) -> None:
+    home = bundled_store.parent / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "kept").symlink_to(bundled_store)
+    assert "torch" not in imported("list", SPECEXEC_HOME=str(home))
+
+
+@pytest.mark.parametrize("arguments", [("show", "nowhere"), ("rm", "nowhere"), ("pull", "a/b", "--offline")], ids=" ".join)
+def test_nobody_waits_for_torch_to_hear_a_no(arguments: tuple[str, ...]) -> None:
+    assert "torch" not in imported(*arguments, code=4)
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("plan", "bundled")], ids=" ".join)
 def test_what_runs_no_model_needs_no_transformers(arguments: tuple[str, ...], measured: Path) -> None:
     assert "transformers" not in imported(*arguments, SPECEXEC_HOME=str(measured))

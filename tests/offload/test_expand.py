@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cli.build import open_session
 from cli.engines import Making
+from cli.find import find
 from cli.interrupt import Interrupt
-from cli.models import ModelOptions, find
+from cli.models import ModelOptions
 from cli.name import BUNDLED
 from cli.session import AnswerOptions
 from offload.convert import convert

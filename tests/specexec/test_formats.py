@@ -11,8 +11,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import specexec.kinds
 from specexec import codes, formats, levels, nf4, three_bit
-from specexec.formats import GROUP, LAYOUTS, ZERO, Packed, dequantise, quantise, relay, shapes
+from specexec.formats import ZERO, Packed, dequantise, quantise, relay, shapes
+from specexec.kinds import GROUP, LAYOUTS
 from specexec.nf4 import EDGES, NF4, nearest
 
 KINDS = ("nf4", "int8", "3bit")  # that are made; those of GGUF files: test_kept_formats.py
@@ -341,7 +343,7 @@ def test_kinds_and_layouts_that_are_not_there_are_named(kind: str, layout: str) 
 
 
 def test_the_formats_know_of_nothing_else_of_the_project() -> None:
-    leaves = (codes, formats, levels, nf4, three_bit)
+    leaves = (codes, formats, specexec.kinds, levels, nf4, three_bit)
     texts = [Path(str(leaf.__file__)).read_text() for leaf in leaves]
     found = [node for text in texts for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
     known = {name for node in found if node.module == "specexec" for name in [f"specexec.{alias.name}" for alias in node.names]}

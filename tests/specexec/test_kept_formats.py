@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specexec.formats import KEPT, KINDS, LAYOUTS, SHARED, dequantise, pack, quantise, relay, shapes, told
+from specexec.formats import KINDS, dequantise, pack, quantise, relay, shapes, told
+from specexec.kinds import KEPT, LAYOUTS, SHARED
 
 ZERO = {"q4_0": 8, "q8_0": 0}
 sizes = st.integers(1, 150)

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specexec.formats import KEPT, SHARED, Packed
+from specexec.formats import Packed
 from specexec.kernels import linear
+from specexec.kinds import KEPT, SHARED
 from tests.kept import quantise
 from tests.kernels import ULP, normal, tables, threads
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specexec.formats import GROUP
 from specexec.kernels import attention, linear, rows, table
 from specexec.kernels.linear import MOST, Activations
+from specexec.kinds import GROUP
 from tests.kernels import ULP, cached_rows, normal, tables, threads, unpacked, unpacked_low
 
 pytestmark = pytest.mark.usefixtures("every_set")
