@@ -44,7 +44,10 @@ def test_what_is_here_is_listed_without_torch(bundled_store: Path) -> None:
     assert "torch" not in imported("list", SPECEXEC_HOME=str(home))
 
 
-@pytest.mark.parametrize("arguments", [("show", "nowhere"), ("rm", "nowhere"), ("pull", "a/b", "--offline")], ids=" ".join)
+TOLD_AT_ONCE = (("run", "-m", "nowhere", "Once"), ("chat", "-m", "nowhere"), ("show", "nowhere"), ("pull", "a/b", "--offline"))
+
+
+@pytest.mark.parametrize("arguments", TOLD_AT_ONCE, ids=" ".join)
 def test_nobody_waits_for_torch_to_hear_a_no(arguments: tuple[str, ...]) -> None:
     assert "torch" not in imported(*arguments, code=4)
 
