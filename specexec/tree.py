@@ -21,13 +21,27 @@ def children_of(tokens: Sequence[int], parents: Sequence[int]) -> tuple[dict[int
     return roots, children
 
 
-def ancestor_mask(parents: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """bool[n, n]: row i is true at i and at every ancestor of i. Parents come first."""
-    mask = np.eye(len(parents), dtype=np.bool_)
-    for node, parent in enumerate(parents):
-        if parent != ROOT:
-            mask[node] |= mask[parent]
+def ancestor_mask(parents: Sequence[int], last: int) -> npt.NDArray[np.bool_]:
+    """bool[last, n] of the last nodes: a row is true at its own node and at every ancestor of it. Parents come first."""
+    first = len(parents) - last
+    mask = np.zeros((last, len(parents)), dtype=np.bool_)
+    for node in range(first, len(parents)):
+        row, parent = mask[node - first], parents[node]
+        if parent >= first:
+            row[:] = mask[parent - first]
+        else:
+            row[_path(parents, parent)] = True
+        row[node] = True
     return mask
+
+
+def _path(parents: Sequence[int], node: int) -> list[int]:
+    """Up from a node, its own included; nothing for ROOT."""
+    found: list[int] = []
+    while node != ROOT:
+        found.append(node)
+        node = parents[node]
+    return found
 
 
 def depths(parents: Sequence[int]) -> list[int]:

@@ -33,7 +33,7 @@ class _Pass:
         self.positions = [length + depth for depth in depths(parents)]
         self._all = torch.tensor(self.positions, device=device)
         self._own = self._all[-count:]
-        self._visible = torch.from_numpy(ancestor_mask(parents)[-count:]).to(device)
+        self._visible = torch.from_numpy(ancestor_mask(parents, count)).to(device)
         self._rows: dict[int | None, Rows] = {}
 
     def rows(self, window: int | None) -> Rows:

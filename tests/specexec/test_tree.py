@@ -74,12 +74,13 @@ def test_a_path_runs_from_the_root_along_parents(tree: DraftTree) -> None:
         assert tree.depth[node] == len(path) - 1
 
 
-@given(forests())
-def test_the_mask_of_a_row_is_its_ancestors_and_itself(rows: Branches) -> None:
-    mask = ancestor_mask(rows.parents)
-    assert mask.shape == (len(rows), len(rows))
-    for row in range(len(rows)):
-        assert np.flatnonzero(mask[row]).tolist() == sorted(above(rows.parents, row))
+@given(forests(), st.data())
+def test_the_mask_of_a_row_is_its_ancestors_and_itself(rows: Branches, data: st.DataObject) -> None:
+    last = data.draw(st.integers(0, len(rows)))
+    mask = ancestor_mask(rows.parents, last)
+    assert mask.shape == (last, len(rows))
+    for row in range(last):
+        assert np.flatnonzero(mask[row]).tolist() == sorted(above(rows.parents, len(rows) - last + row))
 
 
 @given(forests())

@@ -22,7 +22,7 @@ def visible_rows(length: int, parents: Sequence[int], last: int, window: int | N
     positions = torch.tensor([length + depth for depth in depths(parents)], dtype=torch.int64)
     new = positions[len(parents) - last :]
     first = torch.zeros_like(new) if window is None else (new + 1 - window).clamp(min=0)
-    mask = torch.from_numpy(ancestor_mask(parents))[len(parents) - last :]
+    mask = torch.from_numpy(ancestor_mask(parents, last))
     return Rows(new, mask & (positions >= first[:, None]), first, parents)
 
 
