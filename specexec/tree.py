@@ -30,18 +30,18 @@ def ancestor_mask(parents: Sequence[int], last: int) -> npt.NDArray[np.bool_]:
         if parent >= first:
             row[:] = mask[parent - first]
         else:
-            row[_path(parents, parent)] = True
+            row[path(parents, parent)] = True
         row[node] = True
     return mask
 
 
-def _path(parents: Sequence[int], node: int) -> list[int]:
-    """Up from a node, its own included; nothing for ROOT."""
+def path(parents: Sequence[int], node: int) -> list[int]:
+    """From the top down to a node, its own included; none for a negative one."""
     found: list[int] = []
-    while node != ROOT:
+    while node > ROOT:
         found.append(node)
         node = parents[node]
-    return found
+    return found[::-1]
 
 
 def depths(parents: Sequence[int]) -> list[int]:
@@ -84,7 +84,4 @@ class DraftTree:
 
     def path(self, node: int) -> list[int]:
         """The nodes from 0 to `node`."""
-        path = [node]
-        while path[-1]:
-            path.append(self.parents[path[-1]])
-        return path[::-1]
+        return path(self.parents, node)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from specexec import tree
 from specexec.kernels import memory, table
-from specexec.tree import ROOT
 
 ROWS, DIMS = 16, 32  # keys lie in tiles of 16 rows; a head is filled with zeros to whole 32s
 EIGHT = 8  # rows that are gathered together
@@ -143,8 +143,4 @@ def gathered_reference(
 
 def path(parents: Sequence[int], row: int, committed: int) -> list[int]:
     """The cache's rows from the tree's top down to `row`; none for a negative one."""
-    found: list[int] = []
-    while row > ROOT:
-        found.append(committed + row)
-        row = parents[row]
-    return found[::-1]
+    return [committed + at for at in tree.path(parents, row)]

@@ -6,7 +6,7 @@ from typing import Protocol
 from specexec.kv.cache import Branches
 from specexec.kv.grown import Grown
 from specexec.prefix import common
-from specexec.tree import ROOT, depths
+from specexec.tree import depths, path
 
 MOST = 256  # sequences of a cell: llama.cpp's own limit
 
@@ -54,7 +54,7 @@ class Sequences(Grown):
         for row in range(first, len(parents)):
             sequence = tip_of.pop(parents[row], None)
             if sequence is None:
-                above = _above(parents, row)
+                above = path(parents, parents[row])
                 sequence = self._fresh([one for one in above if one < first])
                 self._coming[sequence] = above
             self._coming[sequence].append(row)
@@ -154,11 +154,3 @@ class Sequences(Grown):
 def positions(length: int, parents: Sequence[int]) -> list[int]:
     """Of all rows of a tree below `length` committed ones."""
     return [length + depth for depth in depths(parents)]
-
-
-def _above(parents: Sequence[int], row: int) -> list[int]:
-    """The rows above `row`, from the committed end down."""
-    path: list[int] = []
-    while (row := parents[row]) != ROOT:
-        path.append(row)
-    return path[::-1]
