@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import options as table
-from cli.find import find
 
 if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
     from cli.talk import Talk
@@ -20,6 +19,8 @@ if TYPE_CHECKING:  # torch is loaded when a command runs, not when it is named
 @table.chat_options
 def chat(files: tuple[Path, ...], **given: Any) -> int:
     """Talk with a model, turn by turn."""
+    from cli.find import find
+
     find(given["model"], "target")  # torch, which the next lines load, would be two seconds of waiting for a no
     from cli import color, opening, settings
     from cli.build import open_session

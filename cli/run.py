@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from cli import options as table
-from cli.find import find
 from cli.option import act
 from cli.question import read_question
 
@@ -28,6 +27,8 @@ def run(
     **given: Any,
 ) -> int:
     """Answer one PROMPT; piped text comes before it."""
+    from cli.find import find
+
     question = read_question(prompt, prompt_option, files)
     find(given["model"], "target")  # torch, which the next lines load, would be two seconds of waiting for a no
     from cli import color, render, settings

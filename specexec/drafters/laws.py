@@ -22,7 +22,7 @@ AGREED = 0.2  # how much of the mixture, in logs, is what laws agree on, their g
 
 
 class Law(NamedTuple):
-    """ids[k], p[k] and log p - UNSEEN [k]. said: their sum."""
+    """ids[k], p[k] and above[k] = log p - UNSEEN. said: the sum of p."""
 
     ids: npt.NDArray[np.int32]
     p: npt.NDArray[np.float32]
@@ -64,7 +64,7 @@ class Laws:
 
 
 def _mixed(laws: Sequence[Law], shares: Sequence[float]) -> tuple[Ids, Vector]:
-    """A share of each."""
+    """Their arithmetic mean to the power of 1 - AGREED times their geometric one to that of AGREED, each law by its share."""
     ids, place = np.unique(np.concatenate([law.ids for law in laws]), return_inverse=True)
     share = np.repeat(shares, [len(law.ids) for law in laws])
     p = np.bincount(place, share * np.concatenate([law.p for law in laws]))
